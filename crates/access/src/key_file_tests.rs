@@ -160,3 +160,19 @@ proptest! {
         ApiKeys::parse(&text).ok();
     }
 }
+
+#[test]
+fn a_damaged_key_file_is_refused_by_its_line_without_a_secret_or_read() {
+    let words = ["\"id\":", "\"scopes\":[", "\"sha256\":", "\"expiresAt\":", "null", "\n", "#", "\u{feff}"];
+    fuzzing::fuzz(concat!(env!("CARGO_MANIFEST_DIR"), "/corpus/keys"), &words, |bytes| {
+        let Ok(text) = std::str::from_utf8(bytes) else { return };
+        match ApiKeys::parse(text) {
+            Ok(keys) => {
+                let written: Vec<String> = keys.iter().map(ApiKey::line).collect();
+                let again = ApiKeys::parse(&written.join("\n")).unwrap();
+                assert_eq!(again.iter().map(ApiKey::line).collect::<Vec<_>>(), written);
+            }
+            Err(error) => assert!(error.to_string().starts_with("line "), "{error}"),
+        }
+    });
+}

@@ -62,6 +62,8 @@ pub(crate) struct Node {
     pub(crate) runtime: Handle,
     /// Whether the desired state on the disk may be older than that in the table.
     pub(crate) desired_unsaved: AtomicBool,
+    /// Whether the registry has answered this agent. Until then an order that the last agent followed, and could not write down, is not known here.
+    pub(crate) orders_heard: AtomicBool,
     pub(crate) logs: Logs,
     /// Lets so many servers start at once.
     pub(crate) starts: StartGate,
@@ -152,6 +154,7 @@ impl Node {
             disk,
             runtime: Handle::current(),
             desired_unsaved: AtomicBool::new(false),
+            orders_heard: AtomicBool::new(false),
             drivers: TaskTracker::new(),
             leaving: CancellationToken::new(),
             closed: CancellationToken::new(),

@@ -219,6 +219,10 @@ impl Relay {
                 }
                 self.is_up();
                 self.apply(orders);
+                if !self.node.orders_heard.swap(true, Ordering::AcqRel) {
+                    // Warm servers wait for it.
+                    self.node.table().warm_changed().notify_one();
+                }
                 ReportOutcome::Accepted
             }
             Err(error) => self.failed(&error),

@@ -11,6 +11,7 @@ use model::{AgentEpoch, SpawnId};
 use registry::Registry;
 use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -100,6 +101,12 @@ impl SimulatedAgent {
     #[must_use]
     pub fn spawns(&self) -> BTreeSet<SpawnId> {
         self.agent.node.table().snapshots().map(|spawn| spawn.facts.id).collect()
+    }
+
+    /// Whether it has acknowledged that this spawn was stopped or abandoned, or has ended it.
+    #[must_use]
+    pub fn must_not_start(&self, id: SpawnId) -> bool {
+        self.agent.node.table().must_not_start(id, Instant::now())
     }
 
     /// The servers that it keeps warm, by the ids that they were started with.

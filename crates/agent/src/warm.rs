@@ -10,6 +10,7 @@
 pub(crate) mod keeper;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -52,8 +53,10 @@ fn follow(node: &Arc<Node>, now: Instant) -> bool {
     if node.config.warm.is_empty() && node.table().warm_servers() == 0 {
         return false;
     }
-    // No servers without a place to write down that they run.
-    let may_start = node.has_memory() && node.state.journal.trouble().is_none();
+    // No servers on a node that may be closed, and none without a place to write down that they run.
+    let may_start = node.orders_heard.load(Ordering::Acquire)
+        && node.has_memory()
+        && node.state.journal.trouble().is_none();
     let Plan { start, end } = node.table().plan_warm(may_start, now);
     for (id, why) in end {
         tracing::info!(server.id = %id, reason = why.as_str(), "a warm server is ended");

@@ -20,19 +20,26 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 
+mod buffer;
 mod harmless;
 mod journal;
 mod json;
 mod object;
 
+use self::buffer::Buffer;
 pub use self::journal::{JOURNAL, JournalEntries, Message, is_journal_stream};
 pub use self::json::JsonLines;
 
 use std::io::{self, ErrorKind, Write};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
+
+/// What the buffer is built on; a test puts the types of loom in their place.
+mod sync {
+    pub(crate) use std::sync::{Condvar, Mutex, MutexGuard};
+}
 
 /// The most bytes that wait to be written; as many again may be under way in the writer.
 pub const MAX_BUFFERED: usize = 1 << 20;
@@ -49,31 +56,7 @@ pub fn dropped_lines() -> u64 {
 
 /// A log output. Cloning is cheap; all clones share the buffer.
 #[derive(Debug, Clone)]
-pub struct LogOutput(Arc<Shared>);
-
-#[derive(Debug, Default)]
-struct Shared {
-    state: Mutex<State>,
-    /// Signals that there are lines to write.
-    filled: Condvar,
-    /// Signals that all lines are written.
-    written: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    lines: Vec<u8>,
-    /// The thread has taken lines that it has not written yet.
-    writing: bool,
-    /// Lines dropped since the last report.
-    dropped: u64,
-}
-
-impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
+pub struct LogOutput(Arc<Buffer>);
 
 impl LogOutput {
     /// Starts the thread that writes to `sink`. Once it can write again after lines were dropped, it calls `report` with
@@ -85,19 +68,16 @@ impl LogOutput {
         sink: impl Write + Send + 'static,
         report: impl Fn(u64) + Send + 'static,
     ) -> io::Result<Self> {
-        let shared = Arc::<Shared>::default();
-        let theirs = Arc::clone(&shared);
+        let buffer = Arc::new(Buffer::new(MAX_BUFFERED));
+        let theirs = Arc::clone(&buffer);
         thread::Builder::new().name("log".to_owned()).spawn(move || write_lines(&theirs, sink, &report))?;
-        Ok(Self(shared))
+        Ok(Self(buffer))
     }
 
     /// Waits until every line is written, for up to `limit`. Returns whether they are. Call it before the process exits.
     #[must_use]
     pub fn flush_within(&self, limit: Duration) -> bool {
-        let waits = |state: &mut State| state.writing || !state.lines.is_empty();
-        let waited = self.0.written.wait_timeout_while(self.0.state(), limit, waits);
-        let (_state, outcome) = waited.unwrap_or_else(PoisonError::into_inner);
-        !outcome.timed_out()
+        self.0.flush_within(limit)
     }
 }
 
@@ -106,14 +86,9 @@ impl Write for LogOutput {
     fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
         let given = lines.len();
         let lines = &*harmless::escaped(lines);
-        let mut state = self.0.state();
-        if state.lines.len() + lines.len() > MAX_BUFFERED {
-            let count = count(lines);
-            state.dropped += count;
+        let count = count(lines);
+        if !self.0.push(lines, count) {
             DROPPED.fetch_add(count, Ordering::Relaxed);
-        } else {
-            state.lines.extend_from_slice(lines);
-            self.0.filled.notify_one();
         }
         Ok(given)
     }
@@ -129,22 +104,10 @@ fn count(lines: &[u8]) -> u64 {
     u64::try_from(ends).unwrap_or(u64::MAX)
 }
 
-fn write_lines(shared: &Shared, mut sink: impl Write, report: &impl Fn(u64)) {
+fn write_lines(buffer: &Buffer, mut sink: impl Write, report: &impl Fn(u64)) {
     let mut batch = Vec::new();
     loop {
-        let dropped = {
-            let mut state = shared.state();
-            state.writing = false;
-            if state.lines.is_empty() {
-                shared.written.notify_all();
-            }
-            while state.lines.is_empty() {
-                state = shared.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
-            }
-            std::mem::swap(&mut batch, &mut state.lines);
-            state.writing = true;
-            std::mem::take(&mut state.dropped)
-        };
+        let dropped = buffer.take(&mut batch);
         // The buffer is empty now, so the report finds room, right behind the lines that were kept.
         if dropped > 0 {
             report(dropped);
@@ -156,6 +119,7 @@ fn write_lines(shared: &Shared, mut sink: impl Write, report: &impl Fn(u64)) {
         }
         batch.clear();
         batch.shrink_to(MAX_BUFFERED / 16);
+        buffer.wrote();
     }
 }
 
@@ -178,7 +142,7 @@ fn write_all(sink: &mut impl Write, mut bytes: &[u8]) -> usize {
 #[cfg(test)]
 mod tests {
     use std::io::{PipeReader, Read};
-    use std::sync::mpsc;
+    use std::sync::{Mutex, mpsc};
 
     use super::*;
 

@@ -160,6 +160,27 @@ pub(crate) mod tests {
         assert!(!frames.at_boundary());
     }
 
+    #[test]
+    fn any_stream_has_the_same_boundaries_in_one_piece_and_byte_by_byte() {
+        fuzzing::fuzz(concat!(env!("CARGO_MANIFEST_DIR"), "/corpus/frames"), &["\u{7f}", "~"], |bytes| {
+            let (mut whole, mut single) = (Frames::default(), Frames::default());
+            let (mut at, mut ends) = (0, Vec::new());
+            while at < bytes.len() {
+                let done = whole.advance_to_boundary(&bytes[at..]);
+                assert!(done > 0 && at + done <= bytes.len());
+                at += done;
+                if whole.at_boundary() {
+                    ends.push(at);
+                }
+            }
+            let is_end = |at: &usize| {
+                assert_eq!(single.advance_to_boundary(&bytes[*at - 1..*at]), 1);
+                single.at_boundary()
+            };
+            assert_eq!((1..=bytes.len()).filter(is_end).collect::<Vec<_>>(), ends);
+        });
+    }
+
     proptest! {
         #[test]
         fn boundaries_do_not_depend_on_the_pieces(

@@ -61,10 +61,11 @@ async fn look(farm: &Arc<Farm>) -> Option<String> {
             return Some(format!("{leaked} runs on {host}, and no caller has got it"));
         }
     }
-    let view = farm.view.living();
     let living: BTreeSet<String> = all.values().flatten().cloned().collect();
-    if view != living {
-        return Some(format!("a subscriber knows of {view:?}, and what lives is {living:?}"));
+    for (number, view) in farm.views.iter().map(|view| view.living()).enumerate() {
+        if view != living {
+            return Some(format!("subscriber {number} knows of {view:?}, and what lives is {living:?}"));
+        }
     }
     for (id, answered) in wanted {
         let lives = all.get(answered.node.as_str()).is_some_and(|agents| agents.contains(&id));

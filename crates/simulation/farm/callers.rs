@@ -3,20 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::NodeId;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::ended_calls::{self, CALL};
 use crate::farm::{DOORS, Farm, NODES};
-use crate::http::{Answer, request};
+use crate::http::{Answer, Outcome, request, request_until};
+use crate::keys::KEY;
 use crate::network::{Host, Process};
-use crate::registry_way::REGISTRY;
-use crate::trouble::REGISTRY_ITSELF;
 
 /// A caller gives up after this time.
-const TIMEOUT: Duration = Duration::from_secs(60);
-/// A call that was not answered with a spawn has left none after this time.
-const LEFT: Duration = Duration::from_secs(10);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
 /// The machine of all callers.
 pub(crate) const CALLERS: Host = "callers";
 /// Keys that callers share.
@@ -50,8 +47,17 @@ enum After {
 
 impl Caller {
     pub(crate) fn random(number: u32, random: &mut fastrand::Rng) -> Self {
-        let mut random = fastrand::Rng::with_seed(random.u64(..));
         let key = (random.u32(..4) == 0).then(|| format!("key-{}", random.u32(..KEYS)));
+        Self::with_key(number, key, random)
+    }
+
+    /// One of several callers that ask with one key at nearly the same time.
+    pub(crate) fn of_crowd(number: u32, crowd: u32, random: &mut fastrand::Rng) -> Self {
+        Self::with_key(number, Some(format!("crowd-{crowd}")), random)
+    }
+
+    fn with_key(number: u32, key: Option<String>, random: &mut fastrand::Rng) -> Self {
+        let mut random = fastrand::Rng::with_seed(random.u64(..));
         let stay = Duration::from_millis(random.u64(300..8_000));
         let after = match random.u32(..100) {
             0..10 => After::Nothing,
@@ -65,7 +71,7 @@ impl Caller {
             // The body is part of what a key stands for.
             wait: if key.is_some() { 5 } else { [0, 0, 3, 10][random.usize(..4)] },
             key,
-            hangs_up: (random.u32(..12) == 0).then(|| Duration::from_millis(random.u64(1..3000))),
+            hangs_up: (random.u32(..8) == 0).then(|| hang_up(&mut random)),
             after,
             random,
         }
@@ -79,34 +85,38 @@ impl Caller {
             let began = Instant::now();
             let tag = format!("{number}-{attempt}");
             let body = match &self.key {
-                Some(_) => json!({ "waitSeconds": self.wait }),
-                None => json!({ "waitSeconds": self.wait, "tags": { "call": tag } }),
+                Some(key) => json!({ "waitSeconds": self.wait, "tags": { KEY: key } }),
+                None => json!({ "waitSeconds": self.wait, "tags": { CALL: tag } }),
             };
-            let call =
-                request((&farm.network, &client), self.door, ("POST", "/spawn"), self.key.as_deref(), &body);
-            let timeout_after = self.hangs_up.unwrap_or(TIMEOUT);
-            let answer = timeout(timeout_after, call).await;
-            match answer {
-                Ok(Some(answer)) if answer.status == 200 => {
+            let hangs_up = self.hangs_up.unwrap_or(TIMEOUT);
+            let call = (self.key.as_deref(), &body);
+            let outcome =
+                request_until((&farm.network, &client), self.door, ("POST", "/spawn"), call, hangs_up).await;
+            match outcome {
+                Outcome::Answered(answer) if answer.status == 200 => {
                     self.use_spawn(&farm, &client, &answer).await;
                     return;
                 }
-                Ok(Some(answer)) => {
-                    leaves_nothing(&farm, tag, began);
+                Outcome::Answered(answer) => {
+                    ended_calls::ended(&farm, tag, (began, Instant::now()), self.door);
                     farm.steps.note(format_args!("caller {number} gets {} {}", answer.status, answer.code()));
                     if answer.status == 500 {
                         farm.steps
                             .violate(&format!("caller {number} got an internal error: {}", answer.body));
                     }
                 }
-                Ok(None) => farm.steps.note(format_args!("caller {number} loses its connection")),
-                Err(_) if self.hangs_up.is_some() => {
-                    leaves_nothing(&farm, tag, began);
-                    farm.steps.note(format_args!("caller {number} hangs up"));
+                Outcome::Broken => farm.steps.note(format_args!("caller {number} loses its connection")),
+                Outcome::HungUp => {
+                    ended_calls::ended(&farm, tag, (began, began + hangs_up), self.door);
+                    farm.steps.note(format_args!("caller {number} has hung up"));
                     return;
                 }
-                Err(_) => {
-                    farm.steps.note(format_args!("caller {number} gives up"));
+                // The front door had done its part; no viewer comes.
+                Outcome::TooLate(answer) => {
+                    farm.steps.note(format_args!("caller {number} has hung up under its answer"));
+                    if let Some(id) = answer.body["id"].as_str() {
+                        farm.promises.is_unwanted(id);
+                    }
                     return;
                 }
             }
@@ -163,23 +173,10 @@ impl Caller {
     }
 }
 
-/// A call has ended without a spawn: where nothing goes wrong, it has left none soon afterwards.
-fn leaves_nothing(farm: &Arc<Farm>, tag: String, began: Instant) {
-    let farm = Arc::clone(farm);
-    tokio::spawn(async move {
-        sleep(LEFT).await;
-        let hosts: Vec<Host> =
-            DOORS.into_iter().chain(NODES).chain([REGISTRY, REGISTRY_ITSELF, CALLERS]).collect();
-        if farm.trouble.calm_for(&hosts) < began.elapsed() {
-            return;
-        }
-        let nodes: Vec<NodeId> = NODES.iter().filter_map(|host| host.parse().ok()).collect();
-        let living = farm.registry.living(&nodes).await.unwrap_or_default();
-        let left = living.iter().find(|spawn| spawn.tags.get("call") == Some(&tag));
-        if let Some(left) = left {
-            farm.steps.violate(&format!("call {tag} has ended without a spawn, and {} lives", left.id));
-        }
-    });
+/// When a caller hangs up: often while its spawn starts.
+fn hang_up(random: &mut fastrand::Rng) -> Duration {
+    let last = if random.bool() { 300 } else { 3000 };
+    Duration::from_millis(random.u64(1..last))
 }
 
 fn server_at(farm: &Farm, node: &str, endpoint: &str) -> Option<Arc<crate::server::SimulatedServer>> {

@@ -11,7 +11,9 @@ use agent::{Config, Launcher};
 use frontdoor::SimulatedFrontDoor;
 use model::{Placement, RendererType, Timing};
 use registry::{Registry, Transport};
+use tokio_util::sync::CancellationToken;
 
+use crate::ended_calls::EndedCalls;
 use crate::events::Events;
 use crate::machine::{AgentLife, NodeMachine};
 use crate::network::{DoorNetwork, Host, Network, Process};
@@ -26,6 +28,8 @@ pub(crate) const DOORS: [Host; 2] = ["door-0", "door-1"];
 pub(crate) const NODES: [Host; 3] = ["node-0", "node-1", "node-2"];
 /// Slots of each node.
 pub(crate) const SLOTS: u32 = 4;
+/// Subscribers of the live feed.
+const MAX_SUBSCRIBERS: usize = 3;
 /// How often servers report.
 const PING: Duration = Duration::from_secs(2);
 /// A server may be ended that was silent for so long: three pings and two seconds.
@@ -57,7 +61,12 @@ pub(crate) struct Farm {
     pub(crate) availability: Arc<Availability>,
     pub(crate) trouble: Trouble,
     pub(crate) events: Events,
-    pub(crate) view: View,
+    /// Calls that ended without a spawn.
+    pub(crate) ended_calls: EndedCalls,
+    /// What each subscriber of the live feed knows.
+    pub(crate) views: Vec<Arc<View>>,
+    /// Cancelled when nothing goes wrong any more.
+    pub(crate) settled: CancellationToken,
     /// Servers that each node keeps warm.
     warm: u32,
     state: Mutex<State>,
@@ -83,6 +92,7 @@ impl Farm {
         let nodes = NODES.iter().map(|host| node(host, &mut random)).collect();
         let doors = DOORS.iter().map(|host| Door { process: Process::on(host), front: None }).collect();
         let warm = if random.u32(..3) == 0 { 1 } else { 0 };
+        let views = (0..random.usize(1..=MAX_SUBSCRIBERS)).map(|_| Arc::default()).collect();
         let farm = Arc::new(Self {
             steps,
             network,
@@ -91,7 +101,9 @@ impl Farm {
             availability: Arc::default(),
             trouble: Trouble::new(),
             events: Events::default(),
-            view: View::default(),
+            ended_calls: EndedCalls::default(),
+            views,
+            settled: CancellationToken::new(),
             warm,
             state: Mutex::new(State { random, doors, nodes }),
         });
@@ -175,6 +187,7 @@ impl Farm {
             (process.clone(), life, Arc::clone(&node.machine), config, self.way(&process, seed))
         };
         self.steps.note(format_args!("{host} agent starts"));
+        machine.agent_begins();
         let connections = self.network.listen(&process, &format!("{host}:7070"));
         let started = tokio::select! {
             biased;
@@ -185,6 +198,13 @@ impl Farm {
         match started {
             Ok(agent) => {
                 machine.set_agent(Some(Arc::new(agent)));
+            }
+            // The one before has not ended yet: it is started again once that one has ended.
+            Err(why) if why.starts_with("Taken") => {
+                life.end();
+                process.over.cancel();
+                self.steps.note(format_args!("{host} agent finds another one"));
+                self.forget_life(host, &life);
             }
             Err(why) => {
                 life.end();
@@ -216,6 +236,17 @@ impl Farm {
         life.end();
         process.over.cancel();
         self.steps.note(format_args!("{host} agent has ended"));
+    }
+
+    /// This life of an agent is over, unless another one has begun.
+    fn forget_life(&self, host: Host, life: &Arc<AgentLife>) {
+        let mut state = self.state();
+        let node = state.nodes.iter_mut().find(|node| node.machine.host == host);
+        if let Some(node) = node
+            && node.life.as_ref().is_some_and(|(_, known)| Arc::ptr_eq(known, life))
+        {
+            node.life = None;
+        }
     }
 
     fn take_life(&self, host: Host) -> Option<(Process, Arc<AgentLife>, Arc<NodeMachine>)> {

@@ -4,19 +4,29 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::callers::CALLERS;
 use crate::farm::{DOORS, Farm, NODES};
-use crate::network::Host;
+use crate::network::{Host, Network};
 use crate::registry_way::REGISTRY;
-use crate::trouble::REGISTRY_ITSELF;
+use crate::trouble::Part;
+
+/// A cut that waits for a start waits no longer than this.
+const ARMED: Duration = Duration::from_secs(5);
+
+/// After a cut a packet takes this much longer at the most.
+const MAX_PAUSE: Duration = Duration::from_secs(1);
+/// And for so long.
+const RECOVERY: Duration = Duration::from_secs(3);
 
 /// One thing that goes wrong.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Fault {
     /// Nothing arrives on this way; on the way back only if both are cut.
     Cut { from: Host, to: Host, both: bool, lasts: Duration },
+    /// The way between a front door and a node is cut as soon as a server is started there.
+    CutAtStart { door: Host, node: Host, sends: bool, both: bool, lasts: Duration },
     /// A way takes longer.
     Slow { from: Host, to: Host, by: Duration, lasts: Duration },
     /// Of a thousand packets so many are lost.
@@ -48,7 +58,9 @@ impl Fault {
         let node = NODES[random.usize(..NODES.len())];
         let door = DOORS[random.usize(..DOORS.len())];
         let lasts = Duration::from_millis(random.u64(200..12_000));
-        let back = Duration::from_millis(random.u64(50..9_000));
+        // Also longer than a server may be silent.
+        let longest = if random.bool() { 9_000 } else { 14_000 };
+        let back = Duration::from_millis(random.u64(50..longest));
         let (mut from, mut to) = match random.u32(..4) {
             0 => (door, node),
             1 => (node, REGISTRY),
@@ -58,7 +70,17 @@ impl Fault {
         if random.bool() {
             std::mem::swap(&mut from, &mut to);
         }
-        match random.u32(..17) {
+        match random.u32(..21) {
+            17..19 => {
+                let lasts = Duration::from_millis(random.u64(1_000..20_000));
+                Self::CutAtStart { door, node, sends: random.bool(), both: random.u32(..3) > 0, lasts }
+            }
+            // Longer than a call that has ended may leave anything behind.
+            19..21 => {
+                let lasts = Duration::from_millis(random.u64(8_000..16_000));
+                let (from, to) = if random.u32(..3) == 0 { (node, door) } else { (door, node) };
+                Self::Cut { from, to, both: random.bool(), lasts }
+            }
             0..3 => Self::Cut { from, to, both: random.bool(), lasts },
             3 => Self::Slow { from, to, by: Duration::from_millis(random.u64(20..1500)), lasts },
             4 => Self::Loss { per_mille: random.u32(10..200), lasts },
@@ -79,19 +101,20 @@ impl Fault {
 }
 
 impl Fault {
-    /// The hosts that it concerns. A loss of packets concerns all ways, and all that matter end at the registry.
-    fn hosts(self) -> Vec<Host> {
+    /// The parts that it concerns.
+    fn parts(self) -> Vec<Part> {
         match self {
-            Self::Cut { from, to, .. } | Self::Slow { from, to, .. } => vec![from, to],
+            Self::Cut { from, to, .. } | Self::Slow { from, to, .. } => vec![Part::way(from, to)],
+            Self::CutAtStart { door, node, .. } => vec![Part::way(door, node)],
             Self::AgentCrash { node, .. }
             | Self::AgentRestart { node }
             | Self::PowerLoss { node, .. }
             | Self::Failing { node, .. }
-            | Self::SlowDisk { node, .. } => vec![node],
-            Self::DoorCrash { door, .. } => vec![door],
-            Self::Loss { .. } => vec![REGISTRY],
+            | Self::SlowDisk { node, .. } => vec![Part::Machine(node)],
+            Self::DoorCrash { door, .. } => vec![Part::Machine(door)],
+            Self::Loss { .. } => vec![Part::Network],
             Self::RegistryAway { .. } | Self::RegistryBack { .. } | Self::RegistryWiped { .. } => {
-                vec![REGISTRY_ITSELF]
+                vec![Part::Registry]
             }
             Self::ClockStep { .. } => Vec::new(),
         }
@@ -130,23 +153,42 @@ pub(crate) async fn carry_out(farm: Arc<Farm>, plan: Vec<(Duration, Fault)>, beg
 }
 
 async fn suffer(farm: Arc<Farm>, fault: Fault) {
-    let hosts = fault.hosts();
-    farm.trouble.begin(&hosts);
+    let parts = fault.parts();
+    farm.trouble.begin(&parts);
     go_wrong(&farm, fault).await;
-    farm.trouble.end(&hosts);
+    farm.trouble.end(&parts);
+}
+
+/// Cuts a way for some time. What waited for its end arrives bit by bit, as senders try again ever more rarely.
+async fn cut(network: &Network, (from, to): (Host, Host), both: bool, lasts: Duration) {
+    network.cut(from, to, true);
+    if both {
+        network.cut(to, from, true);
+    }
+    sleep(lasts).await;
+    for (from, to) in [(from, to), (to, from)] {
+        network.slow(from, to, (lasts / 16).min(MAX_PAUSE));
+        network.cut(from, to, false);
+    }
+    sleep(RECOVERY).await;
+    network.slow(from, to, Duration::ZERO);
+    network.slow(to, from, Duration::ZERO);
 }
 
 async fn go_wrong(farm: &Arc<Farm>, fault: Fault) {
     let network = &farm.network;
     match fault {
         Fault::Cut { from, to, both, lasts } => {
-            network.cut(from, to, true);
-            if both {
-                network.cut(to, from, true);
+            cut(network, (from, to), both, lasts).await;
+        }
+        Fault::CutAtStart { door, node, sends, both, lasts } => {
+            let Some(machine) = farm.machine(node) else { return };
+            if timeout(ARMED, machine.next_start()).await.is_err() {
+                return;
             }
-            sleep(lasts).await;
-            network.cut(from, to, false);
-            network.cut(to, from, false);
+            let (from, to) = if sends { (door, node) } else { (node, door) };
+            farm.steps.note(format_args!("the way from {from} to {to} is cut, both ways: {both}"));
+            cut(network, (from, to), both, lasts).await;
         }
         Fault::Slow { from, to, by, lasts } => {
             network.slow(from, to, by);

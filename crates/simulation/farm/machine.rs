@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use agent::simulated::{Ended, Job, Machine, Server};
 use agent::simulation::SimulatedAgent;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep};
 
 use crate::network::Host;
@@ -25,6 +25,8 @@ pub(crate) struct NodeMachine {
     pub(crate) host: Host,
     steps: Arc<Steps>,
     promises: Arc<Promises>,
+    /// A server is started.
+    starts: Notify,
     state: Mutex<State>,
 }
 
@@ -36,6 +38,8 @@ struct State {
     servers: BTreeMap<u32, Arc<SimulatedServer>>,
     /// The agent that reports reach.
     agent: Option<Arc<SimulatedAgent>>,
+    /// When the agent was started: before that nobody heard any server.
+    agent_began: Instant,
     /// So many of a hundred servers fail.
     failing: u32,
     /// The disk takes this much longer.
@@ -57,10 +61,11 @@ impl NodeMachine {
             next_pid: 100,
             servers: BTreeMap::new(),
             agent: None,
+            agent_began: Instant::now(),
             failing: 0,
             slow_disk: Duration::ZERO,
         };
-        Arc::new(Self { host, steps, promises, state: Mutex::new(state) })
+        Arc::new(Self { host, steps, promises, starts: Notify::new(), state: Mutex::new(state) })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -77,6 +82,16 @@ impl NodeMachine {
     /// The agent whose receiver reports reach; none while there is none.
     pub(crate) fn set_agent(&self, agent: Option<Arc<SimulatedAgent>>) -> Option<Arc<SimulatedAgent>> {
         std::mem::replace(&mut self.state().agent, agent)
+    }
+
+    /// An agent begins.
+    pub(crate) fn agent_begins(&self) {
+        self.state().agent_began = Instant::now();
+    }
+
+    /// Waits until the next server is started.
+    pub(crate) async fn next_start(&self) {
+        self.starts.notified().await;
     }
 
     pub(crate) fn agent(&self) -> Option<Arc<SimulatedAgent>> {
@@ -189,7 +204,8 @@ impl Machine for AgentLife {
         let observer = {
             let machine = Arc::clone(machine);
             Box::new(move |server: &SimulatedServer, moment| {
-                machine.promises.happened(machine.host, server, moment);
+                let agent_began = machine.state().agent_began;
+                machine.promises.happened((machine.host, agent_began), server, moment);
             })
         };
         let server =
@@ -200,9 +216,19 @@ impl Machine for AgentLife {
             server.id(),
             server.option("--sc-port").unwrap_or_default(),
         ));
+        let is_over =
+            |agent: Arc<SimulatedAgent>| server.id().parse().is_ok_and(|id| agent.must_not_start(id));
+        if machine.agent().is_some_and(is_over) {
+            machine.steps.violate(&format!(
+                "{} starts on {}, whose agent has acknowledged that it must not",
+                server.id(),
+                machine.host
+            ));
+        }
         let others = machine.running();
         machine.promises.started(machine.host, &server, &others);
         machine.state().servers.insert(pid, Arc::clone(&server));
+        machine.starts.notify_waiters();
         Ok(server)
     }
 

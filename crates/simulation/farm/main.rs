@@ -7,10 +7,12 @@
 mod at_rest;
 mod callers;
 mod defects;
+mod ended_calls;
 mod events;
 mod farm;
 mod faults;
 mod http;
+mod keys;
 mod machine;
 mod network;
 mod promises;
@@ -19,6 +21,7 @@ mod run;
 mod seeds;
 mod server;
 mod steps;
+mod stoppers;
 mod subscriber;
 mod trouble;
 

@@ -177,11 +177,22 @@ impl Network {
         to: Host,
         address: &str,
     ) -> io::Result<DuplexStream> {
+        self.connect_with(from, to, address, WINDOW).await
+    }
+
+    /// The same; at most `window` bytes are under way each way before the reader has taken them.
+    pub(crate) async fn connect_with(
+        self: &Arc<Self>,
+        from: &Process,
+        to: Host,
+        address: &str,
+        window: usize,
+    ) -> io::Result<DuplexStream> {
         self.carry(from.host, to).await;
         let listener = self.listener(address);
         self.carry(to, from.host).await;
         let Some((there, sender)) = listener else { return Err(io::ErrorKind::ConnectionRefused.into()) };
-        let ((near, near_wire), (far, far_wire)) = (duplex(WINDOW), duplex(WINDOW));
+        let ((near, near_wire), (far, far_wire)) = (duplex(window), duplex(window));
         if sender.send(far).await.is_err() {
             return Err(io::ErrorKind::ConnectionReset.into());
         }

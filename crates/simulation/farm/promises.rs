@@ -98,14 +98,21 @@ impl Promises {
     }
 
     /// A signal is on its way to a server, or it ends.
-    pub(crate) fn happened(&self, host: Host, server: &SimulatedServer, moment: Moment) {
+    pub(crate) fn happened(
+        &self,
+        (host, agent_began): (Host, Instant),
+        server: &SimulatedServer,
+        moment: Moment,
+    ) {
         self.steps.note(format_args!("{host}: {moment:?} of server {}", server.id()));
         let signal = match moment {
             Moment::Term => "TERM",
             Moment::Kill => "KILL",
             Moment::Exit(_) => return self.ended(host, server),
         };
-        let is_silent = server.reported().last.is_none_or(|last| last.elapsed() >= self.silence);
+        // What it said while there was no agent was heard by nobody.
+        let heard = server.reported().last.map(|last| last.max(agent_began));
+        let is_silent = heard.is_none_or(|heard| heard.elapsed() >= self.silence);
         let mut state = self.state();
         let drained = state.drained_from.get(host).is_some_and(|from| Instant::now() >= *from);
         let spawns = state.spawns_of(host, server);
@@ -151,6 +158,11 @@ impl Promises {
         let mut state = self.state();
         state.keys_lost = true;
         state.keys.clear();
+    }
+
+    /// Whether what the registry knew of keys is lost.
+    pub(crate) fn has_lost_keys(&self) -> bool {
+        self.state().keys_lost
     }
 
     /// An operator is about to have a node drained: from `after` on its spawns may be ended.

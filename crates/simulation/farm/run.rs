@@ -10,7 +10,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::callers::{Caller, open_all, operate};
 use crate::farm::{DOORS, Farm, NODES};
 use crate::steps::Steps;
-use crate::{at_rest, defects, events, faults, subscriber};
+use crate::subscriber::Habit;
+use crate::{at_rest, defects, events, faults, keys, stoppers, subscriber};
 
 /// How long callers come and things go wrong.
 const TROUBLE: Duration = Duration::from_secs(20);
@@ -74,28 +75,37 @@ async fn simulate(seed: u64, prints: bool, disks: std::path::PathBuf) -> Arc<Ste
     let farm = Farm::start(random.u64(..), Arc::clone(&steps), disks).await;
     sleep(WARM_UP).await;
 
+    let (mut faulty, mut users) = (JoinSet::new(), JoinSet::new());
     tokio::spawn(events::watch(Arc::clone(&farm)));
-    tokio::spawn(subscriber::follow(Arc::clone(&farm), fastrand::Rng::with_seed(random.u64(..))));
+    tokio::spawn(keys::watch(Arc::clone(&farm)));
+    for number in 0..farm.views.len() {
+        let habit = if number == 0 { Habit::QUICK } else { Habit::random(&mut random) };
+        let reader = fastrand::Rng::with_seed(random.u64(..));
+        tokio::spawn(subscriber::follow(Arc::clone(&farm), number, habit, reader));
+    }
+    if random.u32(..3) == 0 {
+        let stopper = fastrand::Rng::with_seed(random.u64(..));
+        tokio::spawn(farm.settled.clone().run_until_cancelled_owned(stoppers::stop_some(
+            Arc::clone(&farm),
+            stopper,
+            random.u32(3..12),
+        )));
+    }
     let began = Instant::now();
     let plan = faults::plan(&mut random, TROUBLE);
-    let (mut faulty, mut users) = (JoinSet::new(), JoinSet::new());
     faulty.spawn(faults::carry_out(Arc::clone(&farm), plan, began));
     let operator = fastrand::Rng::with_seed(random.u64(..));
     if random.u32(..3) > 0 {
         users.spawn(operate(Arc::clone(&farm), operator, began + TROUBLE));
     }
-    let count = random.u32(8..50);
-    let mut callers: Vec<(Duration, Caller)> = (0..count)
-        .map(|number| (Duration::from_millis(random.u64(..20_000)), Caller::random(number, &mut random)))
-        .collect();
-    callers.sort_by_key(|(at, _)| *at);
-    for (at, caller) in callers {
+    for (at, caller) in everybody(&mut random) {
         sleep_until(began + at).await;
         users.spawn(caller.run(Arc::clone(&farm)));
     }
     sleep_until(began + TROUBLE).await;
     while faulty.join_next().await.is_some() {}
     farm.network.heal();
+    farm.settled.cancel();
     steps.note(format_args!("nothing goes wrong any more"));
     let supervisor = tokio::spawn(supervise(Arc::clone(&farm)));
     for host in DOORS {
@@ -110,6 +120,33 @@ async fn simulate(seed: u64, prints: bool, disks: std::path::PathBuf) -> Arc<Ste
     at_rest::wait(&farm).await;
     supervisor.abort();
     steps
+}
+
+/// All callers of a run, and when they come, in order.
+fn everybody(random: &mut fastrand::Rng) -> Vec<(Duration, Caller)> {
+    let last = u64::try_from(TROUBLE.as_millis()).unwrap_or(u64::MAX);
+    let alone = random.u32(8..50);
+    let mut callers: Vec<(Duration, Caller)> = (0..alone)
+        .map(|number| (Duration::from_millis(random.u64(..last)), Caller::random(number, random)))
+        .collect();
+    for crowd in 0..random.u32(..4) {
+        let at = random.u64(..last);
+        for _ in 0..random.u32(2..5) {
+            let number = u32::try_from(callers.len()).unwrap_or(u32::MAX);
+            let at = Duration::from_millis(at + random.u64(..400));
+            callers.push((at, Caller::of_crowd(number, crowd, random)));
+        }
+    }
+    // More at once than the farm has slots.
+    if random.u32(..5) == 0 {
+        let at = random.u64(..last);
+        for _ in 0..30 {
+            let number = u32::try_from(callers.len()).unwrap_or(u32::MAX);
+            callers.push((Duration::from_millis(at + random.u64(..1500)), Caller::random(number, random)));
+        }
+    }
+    callers.sort_by_key(|(at, _)| *at);
+    callers
 }
 
 /// The service manager: starts agents anew that have closed themselves.

@@ -1,4 +1,4 @@
-//! Since when nothing has gone wrong, host by host: some promises hold at once only where nothing does.
+//! Since when nothing has gone wrong, part by part: some promises hold at once only where nothing does.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -8,52 +8,76 @@ use tokio::time::Instant;
 
 use crate::network::Host;
 
-/// What stands for the registry's process and data, where [`crate::registry_way::REGISTRY`] is its host in the network.
-pub(crate) const REGISTRY_ITSELF: Host = "the registry itself";
+/// What can go wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Part {
+    /// A machine and its processes.
+    Machine(Host),
+    /// The way between two machines.
+    Way(Host, Host),
+    /// The network as a whole.
+    Network,
+    /// What the registry holds, and its process.
+    Registry,
+}
+
+impl Part {
+    /// The way between two machines, in whichever order they are named.
+    pub(crate) fn way(one: Host, other: Host) -> Self {
+        Self::Way(one.min(other), one.max(other))
+    }
+}
 
 /// See the module's documentation.
 #[derive(Debug)]
 pub(crate) struct Trouble {
     began: Instant,
-    hosts: Mutex<BTreeMap<Host, (u32, Instant)>>,
+    parts: Mutex<BTreeMap<Part, (u32, Instant)>>,
 }
 
 impl Trouble {
     pub(crate) fn new() -> Self {
-        Self { began: Instant::now(), hosts: Mutex::default() }
+        Self { began: Instant::now(), parts: Mutex::default() }
     }
 
-    fn hosts(&self) -> MutexGuard<'_, BTreeMap<Host, (u32, Instant)>> {
-        self.hosts.lock().unwrap_or_else(PoisonError::into_inner)
+    fn parts(&self) -> MutexGuard<'_, BTreeMap<Part, (u32, Instant)>> {
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Something goes wrong with these hosts.
-    pub(crate) fn begin(&self, troubled: &[Host]) {
-        let mut hosts = self.hosts();
-        for host in troubled {
-            let (count, last) = hosts.entry(host).or_insert((0, self.began));
+    /// Something goes wrong with these parts.
+    pub(crate) fn begin(&self, troubled: &[Part]) {
+        let mut parts = self.parts();
+        for part in troubled {
+            let (count, last) = parts.entry(*part).or_insert((0, self.began));
             (*count, *last) = (*count + 1, Instant::now());
         }
     }
 
     /// It does not any more.
-    pub(crate) fn end(&self, troubled: &[Host]) {
-        let mut hosts = self.hosts();
-        for host in troubled {
-            if let Some((count, last)) = hosts.get_mut(host) {
+    pub(crate) fn end(&self, troubled: &[Part]) {
+        let mut parts = self.parts();
+        for part in troubled {
+            if let Some((count, last)) = parts.get_mut(part) {
                 (*count, *last) = (count.saturating_sub(1), Instant::now());
             }
         }
     }
 
-    /// How long nothing has gone wrong with any of these hosts.
-    pub(crate) fn calm_for(&self, hosts: &[Host]) -> Duration {
-        let state = self.hosts();
-        let calm = |host: &Host| match state.get(host) {
+    /// How long nothing has gone wrong with any of these parts.
+    pub(crate) fn calm_for(&self, parts: &[Part]) -> Duration {
+        let state = self.parts();
+        let calm = |part: &Part| match state.get(part) {
             Some((0, last)) => last.elapsed(),
             Some(_) => Duration::ZERO,
             None => self.began.elapsed(),
         };
-        hosts.iter().map(calm).min().unwrap_or_default()
+        parts.iter().map(calm).min().unwrap_or_default()
+    }
+
+    /// How long nothing at all has gone wrong.
+    pub(crate) fn all_calm_for(&self) -> Duration {
+        let mut parts: Vec<Part> = self.parts().keys().copied().collect();
+        parts.push(Part::Network);
+        self.calm_for(&parts)
     }
 }

@@ -34,6 +34,8 @@ mod client;
 mod connection_limit;
 mod examine;
 mod files;
+#[cfg(test)]
+mod files_fuzz_tests;
 mod fresh;
 mod logged_once;
 mod metrics;

@@ -6,7 +6,7 @@
 //! Failure: a batch that the collector does not take in time is lost and counted. Lines in the log about losses are a minute apart.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use opentelemetry::InstrumentationScope;
@@ -19,6 +19,7 @@ use tokio::runtime::Handle;
 use tokio::time::Instant;
 use tracing::warn;
 
+use crate::room::Room;
 use crate::sampler::Sampler;
 use crate::settings::Batches;
 
@@ -75,23 +76,13 @@ pub(crate) struct Pipeline {
 /// What waits in the processor.
 #[derive(Debug)]
 struct Queue {
-    room: usize,
-    waiting: AtomicUsize,
+    room: Room,
     began: Instant,
     /// Milliseconds after the beginning when losses may be logged again.
     log_again: AtomicU64,
 }
 
 impl Queue {
-    /// Whether there is room for one more.
-    fn enter(&self) -> bool {
-        let entered = self.waiting.fetch_add(1, Ordering::Relaxed) < self.room;
-        if !entered {
-            self.waiting.fetch_sub(1, Ordering::Relaxed);
-        }
-        entered
-    }
-
     fn lost(&self, count: usize, why: Lost, error: Option<&OTelSdkError>) {
         LOST[why as usize].fetch_add(u64::try_from(count).unwrap_or(u64::MAX), Ordering::Relaxed);
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
@@ -120,8 +111,7 @@ impl Pipeline {
         resource: &Resource,
     ) -> Self {
         let queue = Arc::new(Queue {
-            room: batches.queue,
-            waiting: AtomicUsize::new(0),
+            room: Room::new(batches.queue),
             began: Instant::now(),
             log_again: AtomicU64::new(0),
         });
@@ -142,7 +132,7 @@ impl Pipeline {
 
     /// Takes a finished span. Never blocks.
     pub(crate) fn finished(&self, span: SpanData) {
-        if self.queue.enter() {
+        if self.queue.room.enter() {
             self.processor.on_end(span);
         } else {
             self.queue.lost(1, Lost::QueueFull, None);
@@ -168,7 +158,7 @@ struct Counted<E> {
 impl<E: SpanExporter> SpanExporter for Counted<E> {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let count = batch.len();
-        self.queue.waiting.fetch_sub(count, Ordering::Relaxed);
+        self.queue.room.leave(count);
         let limited = {
             let _timers = self.runtime.enter();
             tokio::time::timeout(self.timeout, self.exporter.export(batch))

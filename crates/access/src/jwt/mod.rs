@@ -267,4 +267,6 @@ impl NewToken {
 }
 
 #[cfg(test)]
+mod fuzz_tests;
+#[cfg(test)]
 mod tests;

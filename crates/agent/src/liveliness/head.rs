@@ -127,6 +127,23 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_resembles_a_report_is_read_within_its_bytes_or_refused() {
+        let words =
+            ["\r\n\r\n", "Content-Length: ", "Transfer-Encoding: chunked", "Connection: close", " HTTP/1.1"];
+        fuzzing::fuzz(concat!(env!("CARGO_MANIFEST_DIR"), "/corpus/reports"), &words, |bytes| {
+            let has_end = bytes.windows(4).any(|four| four == b"\r\n\r\n");
+            match parse(bytes) {
+                Parsed::Whole(head) => {
+                    assert!(head.length <= bytes.len() && !head.method.is_empty() && !head.target.is_empty());
+                    assert_eq!(parse(&bytes[..head.length]), Parsed::Whole(head));
+                }
+                Parsed::Partial => assert!(!has_end),
+                Parsed::Bad => assert!(has_end),
+            }
+        });
+    }
+
     proptest! {
         #[test]
         fn nothing_can_upset_it(bytes in prop::collection::vec(any::<u8>(), 0..300)) {

@@ -244,3 +244,17 @@ proptest! {
         }
     }
 }
+
+/// What a damaged disk or another release may have left.
+#[test]
+fn a_damaged_journal_is_read_as_far_as_it_can_be_and_what_is_kept_of_it_says_the_same() {
+    let words = ["null", "\"started\"", "\"happened\"", "{}", "\n", "\\u0000", "1e999"];
+    fuzzing::fuzz(concat!(env!("CARGO_MANIFEST_DIR"), "/corpus/journal"), &words, |bytes| {
+        let kept = living(bytes);
+        for (id, lines) in &kept {
+            let again = living(lines);
+            assert_eq!(again.get(id), Some(lines));
+            assert_eq!(history(lines).map(|history| history.record.id), Some(*id));
+        }
+    });
+}

@@ -203,9 +203,14 @@ impl Table {
         }
     }
 
+    /// Whether it was stopped or abandoned before it came, or has ended here.
+    pub(crate) fn must_not_start(&mut self, id: SpawnId, now: Instant) -> bool {
+        self.tombstones.contains(id, now)
+    }
+
     fn may_enter(&mut self, ask: &SpawnSpec, now: Instant) -> Result<(), Refusal> {
         self.check_mode()?;
-        if self.tombstones.contains(ask.id, now) {
+        if self.must_not_start(ask.id, now) {
             return Err(RefusalKind::Abandoned.because("it was stopped, abandoned or has ended before"));
         }
         self.check_eligibility()?;

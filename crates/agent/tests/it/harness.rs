@@ -79,8 +79,13 @@ impl Farm {
 
     /// An agent whose registry is not there.
     pub(crate) async fn start_alone() -> Self {
+        Self::start_alone_with(|_| {}).await
+    }
+
+    /// The same with other settings.
+    pub(crate) async fn start_alone_with(change: impl FnOnce(&mut Config)) -> Self {
         let registry = Registry::open("redis://127.0.0.1:1", "default", timing()).unwrap();
-        Self::start_at(registry, |_| ()).await
+        Self::start_at(registry, change).await
     }
 
     async fn start_at(registry: Registry, change: impl FnOnce(&mut Config)) -> Self {

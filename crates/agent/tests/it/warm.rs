@@ -65,6 +65,14 @@ fn servers(farm: &Farm) -> Vec<(u32, SpawnId)> {
     all
 }
 
+/// An order that the last agent followed may not have been written down: the node may be closed.
+#[tokio::test]
+async fn nothing_is_kept_before_the_registry_has_answered() {
+    let farm = Farm::start_alone_with(keeps(RendererType::Csr, 1)).await;
+    let (id, _) = farm.spawn_as(STAY).await;
+    assert_eq!(servers(&farm).into_iter().map(|(_, id)| id).collect::<Vec<_>>(), [id]);
+}
+
 fn plain(farm: &Farm) -> v1::SpawnRequest {
     v1::SpawnRequest { session_token: None, ..farm.ask("") }
 }

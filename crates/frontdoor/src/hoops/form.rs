@@ -65,6 +65,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_resembles_a_form_is_an_object_that_says_no_more_than_it() {
+        let words = ["params[", "]", "[]", "=", "&", "%5B", "class=", "+"];
+        fuzzing::fuzz(concat!(env!("CARGO_MANIFEST_DIR"), "/corpus/forms"), &words, |bytes| {
+            if let Ok(object) = to_json(bytes) {
+                let texts = serde_json::to_string(&object).unwrap();
+                // Each byte that is no letter may need six to be written, or three for one that is no text, and each pair a little around it.
+                assert!(texts.len() <= 2 + bytes.len() * 18 + 64, "{texts}");
+            }
+        });
+    }
+
+    #[test]
     fn names_in_brackets_become_members() {
         for (form, wanted) in [
             ("", json!({})),

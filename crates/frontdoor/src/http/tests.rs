@@ -221,6 +221,35 @@ fn any_request() -> impl Strategy<Value = Request<Body>> {
     )
 }
 
+#[test]
+fn a_body_that_resembles_an_order_is_answered_with_a_problem_of_the_caller_or_of_the_farm() {
+    let words = [
+        "\"rendererType\":",
+        "\"labels\":{",
+        "\"tags\":{",
+        "\"waitSeconds\":",
+        "\"model\":",
+        "null",
+        "../",
+        "1e400",
+    ];
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    let router = runtime.block_on(async { router(&edge()) });
+    fuzzing::fuzz(concat!(env!("CARGO_MANIFEST_DIR"), "/corpus/orders"), &words, |bytes| {
+        for path in ["/spawn", "/v1/explain", "/v1/nodes/a/drain"] {
+            let request = Request::post(path).header("content-type", "application/json");
+            let request = request.body(Body::from(bytes.to_vec())).unwrap();
+            runtime.block_on(async {
+                let response = router.clone().oneshot(request).await.unwrap();
+                if response.status().as_u16() >= 400 {
+                    assert_ne!(problem(response).await.code, model::api::ErrorCode::Internal);
+                }
+            });
+        }
+    });
+}
+
 proptest! {
     #[test]
     fn no_request_makes_it_panic_and_every_error_is_a_problem(request in any_request()) {

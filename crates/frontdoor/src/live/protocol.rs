@@ -325,6 +325,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_resembles_a_message_of_a_subscriber_is_read_or_refused_in_a_few_words() {
+        let words = [
+            "\"type\":\"subscribe\"",
+            "\"topic\":",
+            "\"since\":",
+            "\"parts\":true",
+            "node:",
+            "spawn:",
+            "null",
+        ];
+        fuzzing::fuzz(concat!(env!("CARGO_MANIFEST_DIR"), "/corpus/live"), &words, |bytes| {
+            let Ok(text) = std::str::from_utf8(bytes) else { return };
+            match Request::parse(text) {
+                Ok(request) => assert!(!request.kind().is_empty()),
+                Err(Violation(why)) => assert!(!why.is_empty() && why.chars().count() <= MAX_REASON),
+            }
+        });
+    }
+
+    #[test]
     fn messages_are_read_to_the_letter() {
         let id = SpawnId::mint();
         for (text, wanted) in [

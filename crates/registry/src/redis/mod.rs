@@ -31,8 +31,11 @@ mod scripts;
 mod seek;
 mod server_error;
 mod settings;
+mod shown_url;
 mod stream;
 mod url;
+#[cfg(test)]
+mod url_fuzz_tests;
 mod walk;
 mod write;
 

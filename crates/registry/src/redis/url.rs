@@ -11,6 +11,7 @@ use redis::{
     TlsCertificates,
 };
 
+use super::shown_url::without_password;
 use crate::error::OpenError;
 
 /// The port of a Sentinel without one in the URL.
@@ -299,18 +300,6 @@ fn pem(name: &str, path: &str, what: &str) -> Result<Vec<u8>, String> {
         Ok(bytes.strip_prefix("\u{feff}".as_bytes()).map(<[u8]>::to_vec).unwrap_or(bytes))
     } else {
         Err(format!("the file of its {name} has no such thing in PEM"))
-    }
-}
-
-fn without_password(url: &str) -> String {
-    let url = match url.split_once("sentinel-password=") {
-        Some((before, _)) => format!("{before}sentinel-password=…"),
-        None => url.to_owned(),
-    };
-    match (url.split_once("://"), url.rsplit_once('@')) {
-        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://…@{host}"),
-        (None, Some((_, host))) => format!("…@{host}"),
-        _ => url,
     }
 }
 
