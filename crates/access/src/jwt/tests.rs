@@ -240,6 +240,8 @@ fn what_a_token_says_is_held_against_what_it_must_say() {
         (json!({"scp": 7}), Some(Reason::WrongClaims)),
         (json!({"concurrentSpawns": 0}), Some(Reason::WrongClaims)),
         (json!({"concurrentSpawns": "5"}), Some(Reason::WrongClaims)),
+        (json!({"concurrentSpawns": null}), Some(Reason::WrongClaims)),
+        (json!({"spawnsPerMinute": null}), Some(Reason::WrongClaims)),
         (json!({"spawnsPerMinute": -1}), Some(Reason::WrongClaims)),
         (json!({"spawnsPerMinute": 4_294_967_296_u64}), Some(Reason::WrongClaims)),
     ] {
