@@ -39,6 +39,7 @@ mod spawn_stream;
 mod spawns;
 mod viewer_upgrade;
 mod waiting;
+mod warnings;
 mod when;
 
 pub(crate) use self::edge::{Answers, Edge};

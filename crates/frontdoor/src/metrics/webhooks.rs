@@ -97,6 +97,11 @@ impl OneWebhook {
         self.lag.set(lag.as_secs_f64());
     }
 
+    /// The age of the oldest event that was not delivered yet, where this front door delivers.
+    pub(crate) fn lag_now(&self) -> Duration {
+        Duration::try_from_secs_f64(self.lag.get()).unwrap_or_default()
+    }
+
     pub(crate) fn delivers(&self, here: bool) {
         self.holds.set(i64::from(here));
     }
