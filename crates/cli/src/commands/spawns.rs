@@ -86,8 +86,6 @@ enum Sort {
     Ended,
     /// What took the longest from its start to `ready`, first.
     Ready,
-    /// What waited in line for the longest, first.
-    Wait,
 }
 
 impl SpawnsArgs {
@@ -116,7 +114,6 @@ impl SpawnsArgs {
             Some(Sort::Renderer) => a.renderer_type.as_str().cmp(b.renderer_type.as_str()),
             Some(Sort::Ended) => b.ended_at.cmp(&a.ended_at),
             Some(Sort::Ready) => ready_after(b).cmp(&ready_after(a)),
-            Some(Sort::Wait) => waited(b).cmp(&waited(a)),
         };
         if self.list.reverse { order.reverse() } else { order }
     }
@@ -319,11 +316,6 @@ fn ready_after(spawn: &Spawn) -> Option<Duration> {
     spawn.ready_at.map(|ready| ready.since(spawn.started_at))
 }
 
-/// How long its request waited in line; nothing for one that is not known to have waited.
-fn waited(spawn: &Spawn) -> Option<Duration> {
-    spawn.phases.as_ref().and_then(|phases| phases.waited_ms).map(Duration::from_millis)
-}
-
 /// `1.2s`, or `-`.
 fn seconds(time: Option<Duration>) -> String {
     time.map_or_else(|| "-".to_owned(), |time| format!("{:.1}s", time.as_secs_f64()))
@@ -334,9 +326,7 @@ fn table(spawns: &[Spawn], wide: bool) -> Columns {
     let owners = wide || spawns.iter().any(|spawn| spawn.owner.is_some());
     let tags = wide || spawns.iter().any(|spawn| !spawn.tags.is_empty());
     let mut headings = vec!["ID", "NODE", "STATE", ">AGE", "RENDERER", "ENDED"];
-    headings.extend(
-        ["ENDPOINT", "POOL", ">GPU", "VIEWER", ">PING", ">READY", ">WAIT"].into_iter().filter(|_| wide),
-    );
+    headings.extend(["ENDPOINT", "POOL", ">GPU", "VIEWER", ">PING", ">READY"].into_iter().filter(|_| wide));
     headings.extend(owners.then_some("OWNER"));
     headings.extend(tags.then_some("TAGS"));
     let mut table = Columns::new(&headings);
@@ -356,7 +346,6 @@ fn table(spawns: &[Spawn], wide: bool) -> Columns {
             spawn.viewer.to_string().into(),
             spawn.last_ping_at.map_or_else(|| "-".to_owned(), age).into(),
             seconds(ready_after(spawn)).into(),
-            seconds(waited(spawn)).into(),
         ];
         let more = more.into_iter().filter(|_| wide);
         let owner = owners.then(|| spawn.owner.as_deref().unwrap_or("-").into());
