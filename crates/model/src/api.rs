@@ -38,7 +38,7 @@ use crate::time::Timestamp;
 use crate::trace::TraceId;
 pub use cordon::CordonRequest;
 pub use explain::{ExplainedNode, Explanation, ExplanationSource};
-pub use past::{AuditEvent, AuditList, History, HistoryMinute};
+pub use past::{AuditEvent, AuditList, EndOrder, History, HistoryMinute};
 pub use problem::{Attempt, ErrorCode, Problem};
 pub use unreachable::Unreachable;
 pub use waiting::{Waiting, WaitingList};
@@ -387,6 +387,9 @@ pub struct Spawn {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     #[schema(value_type = Option<String>, format = Uuid)]
     pub server_id: Option<SpawnId>,
+    /// The order that has ended it, where it is on record; only where one spawn is asked for.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub ended_by: Option<EndOrder>,
     /// What happened to it, oldest first; only where one spawn is asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub events: Option<Vec<Event>>,
@@ -427,6 +430,7 @@ impl Spawn {
             gpu: spawn.gpu,
             warm: spawn.server.is_some(),
             server_id: spawn.server,
+            ended_by: None,
             events: Some(spawn.events),
         }
     }

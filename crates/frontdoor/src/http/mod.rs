@@ -16,6 +16,7 @@ mod coalesced;
 mod description;
 mod edge;
 mod eligibility;
+mod ended_by;
 mod error;
 mod explain;
 mod extract;
