@@ -67,7 +67,8 @@ fn keys_that_end_soon_are_counted_and_those_that_have_ended_are_not() {
         Some(Timestamp::now().after(day * 3)),
         Some(Timestamp::now().after(day * 30)),
     ] {
-        let (key, _) = ApiKey::generate(NewKey { expires_at, ..NewKey::default() }).unwrap();
+        let scopes = [Scope::Spawn].into_iter().collect();
+        let (key, _) = ApiKey::generate(NewKey { scopes, expires_at, ..NewKey::default() }).unwrap();
         key_file::append(desk.file(), &key).unwrap();
     }
     let access = desk.open();

@@ -294,7 +294,6 @@ fn a_token_states_limits_and_the_defaults_hold_where_it_states_none() {
         (json!({}), 60, 5),
         (json!({"concurrentSpawns": 50}), 60, 50),
         (json!({"spawnsPerMinute": 1, "concurrentSpawns": 2}), 1, 2),
-        (json!({"spawnsPerMinute": null}), 60, 5),
     ] {
         let mut all = json!({"sub": "a", "exp": at(300)});
         all.as_object_mut().unwrap().extend(claims.as_object().unwrap().clone());
