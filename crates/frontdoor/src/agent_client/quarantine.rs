@@ -127,6 +127,7 @@ mod tests {
         quarantine.put(&b, "expired");
         quarantine.put_elsewhere(&c);
         assert_eq!((quarantine.all_failed(), quarantine.failed(&c)), (vec![a.clone(), b.clone()], None));
+        tokio::time::advance(Duration::from_millis(1)).await;
         quarantine.put(&a, "no route");
         assert_eq!(quarantine.failed(&a), Some(Unreachable { since, reason: "no route".to_owned() }));
         assert_eq!(quarantine.all_failed(), [b.clone(), a.clone()]);
