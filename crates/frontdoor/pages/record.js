@@ -134,9 +134,9 @@ function spanned(ms) {
 }
 
 function row(event, began, viewer) {
-  // A server says goodbye when its viewer leaves, and also when it ends without ever having had one.
+  // A server reports a disconnect when its viewer leaves, and also when it ends without ever having had one.
   const unused = event.kind === 'spawn.disconnected' && viewer === 'never';
-  const text = unused ? 'said goodbye without having had a viewer' : happened(event);
+  const text = unused ? 'reported a disconnect, and had no viewer' : happened(event);
   return make(
     'tr',
     {},

@@ -20,7 +20,7 @@ use crate::registry_access::snapshot::Snapshot;
 const EVERY: Duration = Duration::from_secs(2);
 /// Attempts at once.
 const MAX_ATTEMPTS: usize = 32;
-/// In a larger farm, idle connections would cost more than they tell.
+/// In a larger farm, idle connections would cost more than they show.
 const MAX_MET: usize = 100;
 
 /// See the module's documentation.

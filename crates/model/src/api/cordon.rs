@@ -1,4 +1,4 @@
-//! Orders that close a node.
+//! The order that closes a node to new spawns. Unlike a drain it ends nothing, so it has a reason and no deadline.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;

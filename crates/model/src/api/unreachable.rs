@@ -1,4 +1,4 @@
-//! Nodes whose heartbeats arrive and whose agent a front door cannot reach.
+//! Nodes whose heartbeats arrive and whose agent a front door cannot reach. It is what one front door knows, and in no registry.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
