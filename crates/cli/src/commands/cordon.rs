@@ -18,7 +18,7 @@ use crate::standard_error::say;
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     hatchery cordon node-a\n  \
-    hatchery cordon node-a --reason 'new disk'\n  \
+    hatchery cordon node-a --reason maintenance\n  \
     hatchery cordon node-a --json | jq .remaining")]
 pub(crate) struct CordonArgs {
     /// The node
