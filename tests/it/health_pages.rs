@@ -97,7 +97,9 @@ async fn failing_nodes_and_a_farm_wide_cause_are_on_the_dashboard_and_nodes_that
     browser.sees("[data-node=node-b] .c-state", "Failing").await;
     browser.sees("#node-states", "1 failing").await;
     browser.sees("#total", "of 32").await;
-    browser.sees("#free", "32 free on open nodes, 16 more on nodes that are down").await;
+    browser
+        .sees("#free", "16 free on open nodes, 16 more where starts fail, 16 more on nodes that are down")
+        .await;
     browser.click("#nodes-show option[value=failing]").await;
     browser.sees("#nodes-count", "1 of 3").await;
     browser.click("[data-node=node-b] .name").await;

@@ -1,5 +1,7 @@
 //! A Redis whose password or settings are changed while a farm uses it.
 
+use std::time::Duration;
+
 use hatchery_tests::{AgentPlan, Farm, Look, until, wait::TIMEOUT};
 use serde_json::{Value, json};
 
@@ -52,6 +54,19 @@ async fn a_password_that_is_missing_is_said_once_and_shown_until_it_is_right() {
     let ready = agent_says(&farm, "registry", "up").await;
     assert_eq!(ready.get("registryDetail"), None, "{ready}");
     farm.stop([spawn["id"].as_str().unwrap()]).await;
+    farm.finish().await;
+}
+
+#[tokio::test]
+async fn a_setting_that_is_changed_while_all_are_connected_is_noticed_within_a_minute() {
+    let farm = Farm::builder().agent(AgentPlan::slots(1)).start().await;
+    farm.redis.says("CONFIG SET maxmemory 1gb").await;
+    farm.redis.says("CONFIG SET maxmemory-policy allkeys-lru").await;
+    until("the front door has looked again", Duration::from_secs(80), async || {
+        let ready = farm.door(0).get("/readyz").send().await;
+        Look::when(ready.text().contains("Redis evicts keys"), || format!("{ready:?}"))
+    })
+    .await;
     farm.finish().await;
 }
 

@@ -180,6 +180,26 @@ async fn the_demo_spawns_for_its_user_and_says_when_that_is_too_much() {
     farm.finish().await;
 }
 
+#[tokio::test]
+async fn a_key_that_is_good_is_accepted_at_once_also_where_the_page_had_connected_without_one() {
+    let (farm, [web_client]) = guarded(3, [WEB_CLIENT]).await;
+    let browser = Browser::start(1440, 1100).await;
+    browser.open(&url(&farm, "/demo")).await;
+    // The live connection is open without a credential: the front door waits for one for ten seconds.
+    browser.sees("#connection", "Live").await;
+    browser.click("#create").await;
+    sign_in(&browser, &web_client).await;
+    browser.holds("!document.getElementById('signin-dialog').open").await;
+    browser.sees(".who", &owner(&web_client)).await;
+    browser.holds("document.getElementById('signin-error').hidden").await;
+    browser.click("#create").await;
+    browser.sees("[data-viewer=\"2\"]", "The model is open.").await;
+    let id = browser.run("return document.querySelector('[data-viewer=\"2\"]').dataset.spawn;").await;
+    browser.click(".who button").await;
+    farm.ends(id.as_str().unwrap()).await;
+    farm.finish().await;
+}
+
 /// A page of another origin with the library in `client`, and these credentials in `keys`.
 async fn page(farm: &Farm, keys: &Value) -> Browser {
     let browser = Browser::start(800, 600).await;

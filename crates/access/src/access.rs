@@ -284,6 +284,14 @@ impl Access {
         named.filter_map(|key| key.owner()).collect()
     }
 
+    /// How many API keys are good now and end within this time.
+    #[must_use]
+    pub fn keys_ending(&self, within: Duration) -> usize {
+        let now = Timestamp::now();
+        let ends = |end: Timestamp| end > now && end <= now.after(within);
+        self.0.keys.borrow().api.iter().filter(|key| key.expires_at.is_some_and(ends)).count()
+    }
+
     /// The limits of this owner: those of its API key if it is one, else the defaults. `None` when its key is revoked or expired, or no
     /// keys count because their file could not be read for too long: nothing may be done in its name then.
     #[must_use]

@@ -58,6 +58,24 @@ fn without_keys_no_page_asks_who_it_is() {
 }
 
 #[test]
+fn keys_that_end_soon_are_counted_and_those_that_have_ended_are_not() {
+    let desk = Desk::new();
+    let day = Duration::from_secs(86_400);
+    for expires_at in [
+        None,
+        Some(Timestamp::now()),
+        Some(Timestamp::now().after(day * 3)),
+        Some(Timestamp::now().after(day * 30)),
+    ] {
+        let scopes = [Scope::Spawn].into_iter().collect();
+        let (key, _) = ApiKey::generate(NewKey { scopes, expires_at, ..NewKey::default() }).unwrap();
+        key_file::append(desk.file(), &key).unwrap();
+    }
+    let access = desk.open();
+    assert_eq!([1, 7, 31].map(|days| access.keys_ending(day * days)), [0, 1, 2]);
+}
+
+#[test]
 fn both_kinds_of_credential_are_good_side_by_side() {
     let desk = Desk::new();
     let (key, credential) = desk.add();

@@ -17,8 +17,8 @@ use hyper_util::client::legacy;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use model::NodeId;
 use model::api::{
-    AuditList, DrainRequest, EligibilityAnswer, Explanation, ForgetAnswer, Node, NodeList, Spawn,
-    SpawnAnswer, SpawnList, SpawnRequest, WaitingList,
+    AuditList, CordonRequest, DrainRequest, EligibilityAnswer, Explanation, ForgetAnswer, Node, NodeList,
+    Spawn, SpawnAnswer, SpawnList, SpawnRequest, WaitingList,
 };
 use serde::de::DeserializeOwned;
 use sse_stream::SseStream;
@@ -235,8 +235,16 @@ impl Client {
     }
 
     /// Closes a node to new spawns.
-    pub(crate) async fn cordon(&self, node: &NodeId) -> Result<Answer<EligibilityAnswer>, CallError> {
-        self.post(&format!("/v1/nodes/{node}/cordon"), Bytes::new()).await
+    pub(crate) async fn cordon(
+        &self,
+        node: &NodeId,
+        reason: Option<&str>,
+    ) -> Result<Answer<EligibilityAnswer>, CallError> {
+        // A front door of the release before this one takes no body.
+        let body = reason.map(|reason| {
+            serde_json::to_vec(&CordonRequest { reason: Some(reason.to_owned()) }).unwrap_or_default()
+        });
+        self.post(&format!("/v1/nodes/{node}/cordon"), body.unwrap_or_default().into()).await
     }
 
     /// Opens a node to new spawns again.

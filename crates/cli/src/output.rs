@@ -68,9 +68,27 @@ impl Facts {
     }
 }
 
-/// Writes what a program reads: the JSON as it came, and a line end.
+/// The same JSON with what could steer a terminal as `\u` escapes. Control characters below DEL are so in any JSON.
+pub(crate) fn harmless_json(json: &[u8]) -> Cow<'_, [u8]> {
+    let Ok(text) = std::str::from_utf8(json) else { return Cow::Borrowed(json) };
+    let steers = |c: char| c >= '\u{7f}' && is_deceptive(c);
+    if !text.contains(steers) {
+        return Cow::Borrowed(json);
+    }
+    let mut shown = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if steers(c) {
+            write!(shown, "\\u{:04x}", u32::from(c)).ok();
+        } else {
+            shown.push(c);
+        }
+    }
+    Cow::Owned(shown.into_bytes())
+}
+
+/// Writes what a program reads: the JSON as it came, see [`harmless_json`], and a line end.
 pub(crate) fn write_json(out: &mut impl Write, json: &[u8]) -> io::Result<()> {
-    out.write_all(json)?;
+    out.write_all(&harmless_json(json))?;
     if json.last() != Some(&b'\n') {
         out.write_all(b"\n")?;
     }
@@ -215,6 +233,18 @@ mod tests {
         ] {
             assert_eq!(printable(text), shown, "{text:?}");
         }
+    }
+
+    #[test]
+    fn json_says_the_same_without_what_steers_a_terminal() {
+        let value = serde_json::json!({ "line": "a\u{202e}b\u{9b}2J\u{7f}\u{1b}c é漢\n" });
+        let (mut out, text) = (Vec::new(), value.to_string());
+        write_json(&mut out, text.as_bytes()).unwrap();
+        let shown = String::from_utf8(out).unwrap();
+        let line = "{\"line\":\"a\\u202eb\\u009b2J\\u007f\\u001bc é漢\\n\"}\n";
+        assert_eq!(shown, line);
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap(), value);
+        assert_eq!(&*harmless_json(b"{\n  \"a\": 1\n}"), b"{\n  \"a\": 1\n}");
     }
 
     #[test]

@@ -203,8 +203,13 @@ function totals() {
   const all = summary(snapshot);
   say(byId('used'), all.used.toLocaleString());
   say(byId('total'), `of ${all.total.toLocaleString()}`);
-  const gone = all.gone > 0 ? `, ${all.gone.toLocaleString()} more on nodes that are down` : '';
-  say(byId('free'), `${all.free.toLocaleString()} free on open nodes${gone}`);
+  const more = [
+    [all.freeFailing, 'where starts fail'],
+    [all.freeDedicated, 'on dedicated nodes'],
+    [all.gone, 'on nodes that are down'],
+  ].filter(([slots]) => slots > 0);
+  const others = more.map(([slots, where]) => `, ${slots.toLocaleString()} more ${where}`).join('');
+  say(byId('free'), `${all.free.toLocaleString()} free on open nodes${others}`);
   const bar = byId('farm-bar');
   bar.firstChild.style.width = `${Math.min(100, (all.used / Math.max(1, all.total)) * 100)}%`;
   set(bar, 'aria-label', `${all.used} of ${all.total} slots in use`);

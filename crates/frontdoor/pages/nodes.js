@@ -178,7 +178,8 @@ export class Nodes {
 
 /** What stands in the totals about all nodes. The slots of nodes that are down are in no total, but in `gone`. */
 export function summary(snapshot) {
-  const tally = { up: 0, full: 0, draining: 0, cordoned: 0, stale: 0, down: 0, failing: 0, used: 0, total: 0, free: 0, gone: 0 };
+  const tally = { up: 0, full: 0, draining: 0, cordoned: 0, stale: 0, down: 0, failing: 0, used: 0, total: 0, gone: 0 };
+  Object.assign(tally, { free: 0, freeFailing: 0, freeDedicated: 0 });
   for (const node of snapshot.nodes.values()) {
     const used = snapshot.used(node);
     tally[node.availability] += 1;
@@ -192,7 +193,10 @@ export function summary(snapshot) {
     tally.total += node.slots.total;
     if (node.availability !== 'up') continue;
     if (used >= node.slots.total) tally.full += 1;
-    if (node.eligibility === 'eligible') tally.free += Math.max(0, node.slots.total - used);
+    if (node.eligibility !== 'eligible') continue;
+    // Any request may use what is free, but for what only some get: the last choice, and pools that must be named.
+    const free = isFailing(node) ? 'freeFailing' : node.dedicated ? 'freeDedicated' : 'free';
+    tally[free] += Math.max(0, node.slots.total - used);
   }
   return tally;
 }

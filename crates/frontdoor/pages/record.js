@@ -110,7 +110,7 @@ export class Record {
     const past = phases(spawn);
     refill(byId('record-phases'), past, () => past.map((text) => make('li', {}, text)));
     const [events, began] = [spawn.events ?? [], Date.parse(spawn.startedAt)];
-    refill(byId('record-frame').querySelector('tbody'), [began, events], () => events.map((event) => row(event, began)));
+    refill(byId('record-frame').querySelector('tbody'), [began, events], () => events.map((event) => row(event, began, spawn.viewer)));
   }
 }
 
@@ -133,8 +133,10 @@ function spanned(ms) {
   return ms < 10_000 ? millis(Math.max(0, ms)) : span(ms);
 }
 
-function row(event, began) {
-  const text = happened(event);
+function row(event, began, viewer) {
+  // A server reports a disconnect when its viewer leaves, and also when it ends without ever having had one.
+  const unused = event.kind === 'spawn.disconnected' && viewer === 'never';
+  const text = unused ? 'reported a disconnect, and had no viewer' : happened(event);
   return make(
     'tr',
     {},

@@ -131,7 +131,8 @@ export class SignIn {
     this.#go.disabled = true;
     say(this.#go, 'Signing in…');
     for (const resolve of this.#waiting.splice(0)) resolve(text);
-    this.#feed?.hurry();
+    // A connection that was made without it, or waits, would end with a refusal of its own.
+    this.#feed?.renew();
   }
 
   #accepted(caller) {

@@ -110,7 +110,8 @@ export class Spawns {
     const now = this.#snapshot.now();
     const over = spawn.state === 'exited';
     const kind = spawn.rendererType + (spawn.gpu === undefined ? '' : ` on GPU ${spawn.gpu}`);
-    const about = [this.#node === undefined ? spawn.node : '', kind, spawn.endpoint ?? '', spawn.owner ?? '', ...pairsOf(spawn.tags)];
+    // What differs between spawns comes first. A viewer's URL is a secret, and on the spawn's own page.
+    const about = [this.#node === undefined ? spawn.node : '', spawn.owner ?? '', ...pairsOf(spawn.tags), kind];
     const place = about.filter(Boolean).join(' · ');
     const where = over ? `${explainExit(spawn.exit)}, at ${clock(spawn.endedAt)}` : place;
     say(parts.where, where);

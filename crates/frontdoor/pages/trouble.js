@@ -11,6 +11,14 @@ const MAX_NAMED = 3;
 const CALM_MS = 5_000;
 const WORRIED_MS = 1_000;
 
+/** `every node`, or `every node of pool gpu`: as `FarmCause::nodes` of the model has it. */
+function nodesOf({ concerns = [] }) {
+  const words = concerns.map(({ pool, labels = {} }) =>
+    [...(pool ? [`of pool ${pool}`] : []), ...Object.entries(labels).map(([key, value]) => `with ${key}=${value}`)].join(' '));
+  if (words.length === 0 || words.includes('')) return 'every node';
+  return `every node ${[...new Set(words)].sort().join(', ')}`;
+}
+
 export class Trouble {
   #feed;
   #who;
@@ -91,7 +99,7 @@ export class Trouble {
     if (cause) {
       said.push({
         kind: 'bad',
-        title: `Starts fail on every node alike since ${clock(cause.since)}: ${cause.reason}.`,
+        title: `Starts fail on ${nodesOf(cause)} alike since ${clock(cause.since)}: ${cause.reason}.`,
         text: 'No node is at fault, and none is left out. The farm goes on trying.',
       });
     } else if (failing.length > 0) {

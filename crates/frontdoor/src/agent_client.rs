@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
+use model::api::Unreachable;
 use model::{NodeId, RequestId, SpawnId};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
@@ -133,7 +134,7 @@ impl Agents {
             Ok(Err(why)) => (why.as_ref().to_owned(), false),
             Err(_) => (format!("not connected within {wait:?}"), true),
         };
-        self.quarantine.put(node);
+        self.quarantine.put(node, &outward(&why));
         Err(AgentError::NotSent { why, connecting })
     }
 
@@ -220,9 +221,35 @@ impl Agents {
         self.quarantine.has(node)
     }
 
+    /// Why, and since when, there is no connection to the node's agent; `None` where there is one or none was tried.
+    pub(crate) fn unreached(&self, node: &NodeId) -> Option<Unreachable> {
+        self.quarantine.failed(node)
+    }
+
+    /// Nodes without a connection that were tried, the least recently tried first.
+    pub(crate) fn all_unreached(&self) -> Vec<NodeId> {
+        self.quarantine.all_failed()
+    }
+
+    /// Forgets why other nodes than these could not be reached.
+    pub(crate) fn keep_unreached(&self, is_kept: impl Fn(&NodeId) -> bool) {
+        self.quarantine.keep(is_kept);
+    }
+
+    /// Whether there is a connection to the node's agent, or an attempt.
+    pub(crate) fn is_connected(&self, node: &NodeId, advertise: &str) -> bool {
+        let links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = links.by_node.get(node).filter(|entry| entry.advertise == advertise);
+        known.is_some_and(|entry| match entry.connecting.peek() {
+            Some(Ok(link)) => !link.is_closed(),
+            Some(Err(_)) => false,
+            None => true,
+        })
+    }
+
     /// The node's agent is not at its address.
     pub(crate) fn is_elsewhere(&self, node: &NodeId) {
-        self.quarantine.put(node);
+        self.quarantine.put_elsewhere(node);
     }
 
     /// Lets go of every connection.

@@ -52,7 +52,10 @@ const MAX_REASON: usize = 500;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Operation {
     /// No new spawns. Of a draining node: those that run may stay after all.
-    Cordon,
+    Cordon {
+        /// Kept with the order.
+        reason: Option<String>,
+    },
     /// New spawns again; undoes a drain, too.
     Uncordon,
     /// No new spawns, and an end to those that run. Replaces the drain there is.
@@ -78,6 +81,19 @@ struct DrainBody<'a> {
     force: Option<bool>,
 }
 
+/// The body of a cordon as it is written.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CordonBody<'a> {
+    #[serde(borrow)]
+    reason: Option<Cow<'a, str>>,
+}
+
+/// Reads why a node is to be closed.
+pub(crate) fn cordon_reason(body: &[u8]) -> Result<Option<String>, Invalid> {
+    checked(strict_json::object::<CordonBody<'_>>(body)?.reason)
+}
+
 /// A body without fields.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -92,17 +108,21 @@ impl DrainOrder {
     /// Reads a body. An empty one orders what all defaults say.
     pub(crate) fn parse(body: &[u8]) -> Result<Self, Invalid> {
         let parsed = strict_json::object::<DrainBody<'_>>(body)?;
-        if let Some(reason) = &parsed.reason {
-            check_reason(reason).map_err(|why| Invalid::field("reason", why))?;
-        }
         let deadline = match (parsed.force, parsed.deadline_seconds) {
             (Some(true), _) => Duration::ZERO,
             (_, Some(Number(seconds))) => Duration::from_secs(seconds),
             (_, None) => timing::DRAIN_DEADLINE,
         };
-        let reason = parsed.reason.filter(|reason| !reason.is_empty()).map(Cow::into_owned);
-        Ok(Self { deadline, reason })
+        Ok(Self { deadline, reason: checked(parsed.reason)? })
     }
+}
+
+/// A reason that may be kept and shown; an empty one is none.
+fn checked(reason: Option<Cow<'_, str>>) -> Result<Option<String>, Invalid> {
+    if let Some(reason) = &reason {
+        check_reason(reason).map_err(|why| Invalid::field("reason", why))?;
+    }
+    Ok(reason.filter(|reason| !reason.is_empty()).map(Cow::into_owned))
 }
 
 fn check_reason(reason: &str) -> Result<(), String> {
@@ -115,7 +135,7 @@ fn check_reason(reason: &str) -> Result<(), String> {
 impl Operation {
     fn eligibility(&self) -> Eligibility {
         match self {
-            Self::Cordon => Eligibility::Cordoned,
+            Self::Cordon { .. } => Eligibility::Cordoned,
             Self::Uncordon => Eligibility::Eligible,
             Self::Drain(_) => Eligibility::Draining,
         }
@@ -124,14 +144,17 @@ impl Operation {
     /// The order as it is kept, as if it were done.
     fn audit(&self, node: &NodeId, given: &Given) -> Audit {
         let kind = match self {
-            Self::Cordon => OrderKind::Cordon,
+            Self::Cordon { .. } => OrderKind::Cordon,
             Self::Uncordon => OrderKind::Uncordon,
             Self::Drain(_) => OrderKind::Drain,
         };
         Audit {
             node: Some(node.clone()),
             deadline_seconds: self.drain().map(|order| order.deadline.as_secs()),
-            reason: self.drain().and_then(|order| order.reason.clone()),
+            reason: match self {
+                Self::Cordon { reason } | Self::Drain(DrainOrder { reason, .. }) => reason.clone(),
+                Self::Uncordon => None,
+            },
             ..given.order(kind)
         }
     }
@@ -139,7 +162,7 @@ impl Operation {
     fn drain(&self) -> Option<&DrainOrder> {
         match self {
             Self::Drain(order) => Some(order),
-            Self::Cordon | Self::Uncordon => None,
+            Self::Cordon { .. } | Self::Uncordon => None,
         }
     }
 }
@@ -396,6 +419,10 @@ mod tests {
             assert!(invalid.detail.contains(field), "{body}: {}", invalid.detail);
         }
         assert!(DrainOrder::parse(format!("{{\"reason\":\"{}\"}}", "é".repeat(500)).as_bytes()).is_ok());
+        assert_eq!(cordon_reason(br#"{"reason":"new disk"}"#), Ok(Some("new disk".to_owned())));
+        assert_eq!((cordon_reason(b""), cordon_reason(br#"{"reason":""}"#)), (Ok(None), Ok(None)));
+        let bell = cordon_reason(br#"{"reason":"\u0007"}"#).unwrap_err();
+        assert_eq!(bell.field.as_deref(), Some("reason"));
         assert_eq!(nothing(br#"{"reason":"x"}"#).unwrap_err().field.as_deref(), Some("reason"));
         assert!(nothing(b"[]").is_err() && nothing(b"{}").is_ok() && nothing(b"").is_ok());
     }

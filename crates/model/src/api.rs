@@ -15,9 +15,11 @@
 //! # Ok::<(), serde_json::Error>(())
 //! ```
 
+mod cordon;
 mod explain;
 mod past;
 mod problem;
+mod unreachable;
 mod waiting;
 
 use std::collections::BTreeMap;
@@ -34,9 +36,11 @@ use crate::spawn::{Exit, RendererType, SpawnRecord, SpawnState, ViewerPresence};
 use crate::supply::{Starts, WarmCount};
 use crate::time::Timestamp;
 use crate::trace::TraceId;
+pub use cordon::CordonRequest;
 pub use explain::{ExplainedNode, Explanation, ExplanationSource};
-pub use past::{AuditEvent, AuditList, History, HistoryMinute};
+pub use past::{AuditEvent, AuditList, EndOrder, History, HistoryMinute};
 pub use problem::{Attempt, ErrorCode, Problem};
+pub use unreachable::Unreachable;
 pub use waiting::{Waiting, WaitingList};
 
 /// Body of `POST /spawn`. Every field is optional, and so is the body. Unknown fields are refused by name.
@@ -202,6 +206,9 @@ pub struct Node {
     /// Only requests that name its pool are placed there.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub dedicated: bool,
+    /// Where its heartbeats arrive, and the front door that answers cannot reach its agent. The live feed does not have it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub unreachable: Option<Unreachable>,
 }
 
 impl From<NodeRecord> for Node {
@@ -216,6 +223,7 @@ impl From<NodeRecord> for Node {
             labels: node.description.kind.labels,
             dedicated: node.description.kind.dedicated,
             health: node.health,
+            unreachable: None,
             version: node.description.version,
             epoch: node.epoch,
             advertise: node.description.advertise,
@@ -379,6 +387,9 @@ pub struct Spawn {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     #[schema(value_type = Option<String>, format = Uuid)]
     pub server_id: Option<SpawnId>,
+    /// The order that has ended it, where it is on record; only where one spawn is asked for.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub ended_by: Option<EndOrder>,
     /// What happened to it, oldest first; only where one spawn is asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub events: Option<Vec<Event>>,
@@ -419,6 +430,7 @@ impl Spawn {
             gpu: spawn.gpu,
             warm: spawn.server.is_some(),
             server_id: spawn.server,
+            ended_by: None,
             events: Some(spawn.events),
         }
     }

@@ -100,7 +100,7 @@ pub struct Audit {
     /// Of a drain: how long what runs there had, in seconds; 0 with `force`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deadline_seconds: Option<u64>,
-    /// Of a drain: the operator's words.
+    /// Of a drain or a cordon: the operator's words.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// Of `set-life`: the life, in seconds from the start.

@@ -24,11 +24,14 @@
 //! The numbers below are this project's own choice. `crates/registry/tests/contract/health.rs` and `tests/it/sick_nodes.rs`
 //! test what follows from them.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::demand::Demand;
+use crate::spawn::RendererType;
 use crate::time::Timestamp;
 use crate::words::words;
 
@@ -85,7 +88,7 @@ pub struct NodeHealth {
     pub next_probe_at: Option<Timestamp>,
 }
 
-/// Why starts fail on every node alike.
+/// Why starts fail alike on every node that such requests may use.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FarmCause {
@@ -94,8 +97,62 @@ pub struct FarmCause {
     /// When the first of these requests failed.
     #[schema(value_type = String, format = DateTime)]
     pub since: Timestamp,
-    /// Requests that failed so, on every node that they were tried on, without a success between them.
+    /// Requests that failed so, on every node that they were tried on, without a success between them on a node that suits them.
     pub requests: u32,
+    /// What these requests wanted of a node; empty where that is not known.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub concerns: Vec<Concern>,
+}
+
+/// What a request that failed on every node wanted of one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Concern {
+    /// The renderer.
+    pub renderer_type: RendererType,
+    /// The pool, where it named one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub pool: Option<String>,
+    /// The labels, where it named some.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub labels: BTreeMap<String, String>,
+}
+
+impl FarmCause {
+    /// Which nodes fail alike: `every node`, or `every node of pool gpu`.
+    #[must_use]
+    pub fn nodes(&self) -> String {
+        let words = |concern: &Concern| {
+            let pool = concern.pool.iter().map(|pool| format!("of pool {pool}"));
+            pool.chain(concern.labels.iter().map(|(k, v)| format!("with {k}={v}")))
+                .collect::<Vec<_>>()
+                .join(" ")
+        };
+        let mut all: Vec<String> = self.concerns.iter().map(words).collect();
+        all.sort();
+        all.dedup();
+        if all.is_empty() || all.iter().any(String::is_empty) {
+            return "every node".to_owned();
+        }
+        format!("every node {}", all.join(", "))
+    }
+
+    /// Whether requests that want this, or less, are among those that fail.
+    #[must_use]
+    pub fn is_of(&self, demand: &Demand) -> bool {
+        let is = |concern: &Concern| {
+            concern.renderer_type == demand.renderer
+                && (concern.pool.is_none() || concern.pool == demand.pool)
+                && concern.labels.iter().all(|(key, value)| demand.labels.get(key) == Some(value))
+        };
+        self.concerns.is_empty() || self.concerns.iter().any(is)
+    }
+}
+
+impl From<Demand> for Concern {
+    fn from(demand: Demand) -> Self {
+        Self { renderer_type: demand.renderer, pool: demand.pool, labels: demand.labels }
+    }
 }
 
 /// A start that failed in a way that counts against its node.

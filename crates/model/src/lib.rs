@@ -49,7 +49,7 @@ pub use audit::{Audit, AuditOutcome, OrderKind};
 pub use demand::{Demand, Misfit, NodeKind, Placement};
 pub use event::{Event, EventKind};
 pub use finding::{Finding, Level};
-pub use health::{FarmCause, Health, HealthChange, HealthState, NodeHealth, StartFailure};
+pub use health::{Concern, FarmCause, Health, HealthChange, HealthState, NodeHealth, StartFailure};
 pub use id::{AgentEpoch, NameError, NodeId, Owner, RequestId, SpawnId, TicketId};
 pub use jitter::{jittered, spread};
 pub use minute::{FarmSlots, Minute};

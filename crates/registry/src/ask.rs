@@ -89,11 +89,20 @@ impl Standing {
 pub struct Outcomes {
     /// The renderer of the request.
     pub renderer: RendererType,
-    /// The reason, when the request failed in the same way on every node that it was tried on (two or more): no node is at
-    /// fault. Several such requests in a row make a cause of the whole farm, see [`crate::Registry::farm_cause`].
-    pub same_everywhere: Option<String>,
+    /// The request failed in the same way on every node that it was tried on (two or more): no node is at fault. Several such
+    /// requests in a row make a cause of all nodes that suit them, see [`crate::Registry::farm_cause`].
+    pub same_everywhere: Option<SameEverywhere>,
     /// The nodes that it was tried on, each with what came of it.
     pub starts: Vec<(NodeId, Outcome)>,
+}
+
+/// How a request failed on every node that it was tried on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SameEverywhere {
+    /// Why, in words.
+    pub reason: String,
+    /// What it wanted of a node: a success on a node that suits it shows that the cause is not the farm's.
+    pub demand: Demand,
 }
 
 /// The outcome of one start, as far as it concerns the node.

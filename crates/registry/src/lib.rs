@@ -122,7 +122,8 @@ mod waiting;
 pub use agreement::{Agreement, Difference, Digest, HeardReport};
 pub use ask::{
     AuditCursor, AuditFilter, AuditPage, Claim, Counts, Follow, Forgotten, IdempotencyKey, Located, Outcome,
-    Outcomes, Position, Reservation, Reserve, Reserved, Restored, SpawnFilter, SpawnPage, Standing,
+    Outcomes, Position, Reservation, Reserve, Reserved, Restored, SameEverywhere, SpawnFilter, SpawnPage,
+    Standing,
 };
 pub use contract::Registry;
 pub use delivery::{Cursor, Delivery};

@@ -20,7 +20,7 @@ use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{EncodingKey, Header, Validation};
 use model::{Owner, Timestamp};
 use serde::de::IgnoredAny;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::caller::{Caller, CallerLimits, DenialReason, Denied};
 use crate::scope::{Scope, Scopes};
@@ -56,10 +56,15 @@ struct Claims {
     #[serde(default)]
     scp: Option<ScopeClaim>,
     /// Limits of the subject, named as in the file of API keys.
-    #[serde(default, rename = "spawnsPerMinute")]
+    #[serde(default, rename = "spawnsPerMinute", deserialize_with = "stated")]
     spawns_per_minute: Option<NonZeroU32>,
-    #[serde(default, rename = "concurrentSpawns")]
+    #[serde(default, rename = "concurrentSpawns", deserialize_with = "stated")]
     concurrent_spawns: Option<NonZeroU32>,
+}
+
+/// A limit that is there: `null` is none, and no number.
+fn stated<'de, D: Deserializer<'de>>(claim: D) -> Result<Option<NonZeroU32>, D::Error> {
+    NonZeroU32::deserialize(claim).map(Some)
 }
 
 #[derive(Deserialize)]

@@ -8,6 +8,7 @@ use model::api::AuditEvent;
 use model::{NodeId, OrderKind, Owner};
 use serde_json::{Value, json};
 
+use super::show::ended_by;
 use crate::args::{ClientFlags, order};
 use crate::context::Context;
 use crate::exit::Exit;
@@ -113,6 +114,14 @@ pub(crate) async fn run(context: &Context, args: &AuditArgs) -> Result<Exit, Fai
         }
         Form::Table | Form::Wide if orders.is_empty() => writeln!(out, "no orders on record")?,
         Form::Table | Form::Wide => table(&orders, form == Form::Wide).write(&mut out)?,
+    }
+    if let (Some(spawn), Form::Table | Form::Wide) = (&spawn, form) {
+        // A drain is given to a node, and ends its spawns.
+        let shown = context.client.show(spawn).await.map(|answer| answer.value).ok();
+        let drain = shown.as_ref().and_then(|spawn| Some((spawn.ended_by.as_ref()?, spawn.node.as_str())));
+        if let Some((order, node)) = drain.filter(|(order, _)| order.order == OrderKind::Drain) {
+            writeln!(out, "it was ended by the {}", printable(&ended_by(order, node)))?;
+        }
     }
     if cursor.is_some() {
         out.flush()?;

@@ -18,11 +18,15 @@ use crate::standard_error::say;
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     hatchery cordon node-a\n  \
+    hatchery cordon node-a --reason maintenance\n  \
     hatchery cordon node-a --json | jq .remaining")]
 pub(crate) struct CordonArgs {
     /// The node
     #[arg(value_name = "NODE")]
     node: NodeId,
+    /// Why, kept with the order: `hatchery nodes NODE` and `hatchery audit` show it
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
     #[command(flatten)]
     pub(crate) flags: ClientFlags,
 }
@@ -40,7 +44,7 @@ pub(crate) struct UncordonArgs {
 }
 
 pub(crate) async fn run(context: &Context, args: &CordonArgs) -> Result<Exit, Failure> {
-    report(context, &context.client.cordon(&args.node).await?)
+    report(context, &context.client.cordon(&args.node, args.reason.as_deref()).await?)
 }
 
 pub(crate) async fn undo(context: &Context, args: &UncordonArgs) -> Result<Exit, Failure> {

@@ -1,7 +1,7 @@
 //! `hatchery log`: what a spawn wrote to its output, the last lines or as it comes. The node's agent has the file; it is read through
 //! the front door.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::time::Duration;
 
 use clap::Args;
@@ -13,7 +13,7 @@ use crate::args::ClientFlags;
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::output::printable;
+use crate::output::{printable, write_json};
 use crate::spawn_ids::{self, Purpose};
 
 /// Between two looks at a log that is followed.
@@ -84,16 +84,13 @@ pub(crate) async fn run(context: &Context, args: &LogArgs) -> Result<Exit, Failu
 }
 
 fn write<'a>(context: &Context, lines: impl Iterator<Item = &'a str>) -> io::Result<()> {
-    let stdout = io::stdout();
-    let terminal = stdout.is_terminal();
-    let mut out = stdout.lock();
+    let mut out = io::stdout().lock();
     for line in lines {
         if context.json {
-            writeln!(out, "{}", json!({ "line": line }))?;
-        } else if terminal {
-            writeln!(out, "{}", printable(line))?;
+            write_json(&mut out, json!({ "line": line }).to_string().as_bytes())?;
         } else {
-            writeln!(out, "{line}")?;
+            // Also where it is no terminal: what reads it may hand it on to one.
+            writeln!(out, "{}", printable(line))?;
         }
     }
     out.flush()

@@ -7,9 +7,11 @@ use std::io::{self, Write};
 
 use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
-use model::api::Node;
-use model::{Availability, Eligibility, FarmCause, NodeHealth, NodeId, RendererType, WarmCount};
-use serde_json::Value;
+use model::api::{AuditEvent, Node, Unreachable};
+use model::{
+    Availability, Eligibility, FarmCause, NodeHealth, NodeId, OrderKind, RendererType, Timestamp, WarmCount,
+};
+use serde_json::{Value, json};
 
 use crate::args::ClientFlags;
 use crate::commands::redraw;
@@ -152,7 +154,7 @@ pub(crate) async fn run(context: &Context, args: &NodesArgs) -> Result<Exit, Fai
                 if let Value::Array(raw) = &mut snapshot {
                     args.choose_raw(&nodes, raw);
                 }
-                return Ok(writeln!(out, "{snapshot}")?);
+                return Ok(write_json(out, json!({ "nodes": snapshot }).to_string().as_bytes())?);
             }
             nodes.retain(|node| args.filter.takes(node));
             nodes.sort_by(|a, b| args.order(a, b));
@@ -168,7 +170,13 @@ pub(crate) async fn run(context: &Context, args: &NodesArgs) -> Result<Exit, Fai
             Form::Json => write_json(&mut out, &answer.json)?,
             Form::Yaml => write_value(&mut out, form, &raw(&answer.json))?,
             Form::Name => writeln!(out, "{}", answer.value.id)?,
-            Form::Table | Form::Wide => facts(&answer.value).write(&mut out)?,
+            Form::Table | Form::Wide => {
+                let mut facts = facts(&answer.value);
+                if answer.value.eligibility == Eligibility::Cordoned {
+                    cordoned(&mut facts, last_cordon(context, node).await);
+                }
+                facts.write(&mut out)?;
+            }
         }
         return Ok(Exit::Done);
     }
@@ -186,6 +194,20 @@ pub(crate) async fn run(context: &Context, args: &NodesArgs) -> Result<Exit, Fai
         writeln!(out, "\n{}", printable(&farm_wide(cause)))?;
     }
     Ok(Exit::Done)
+}
+
+/// The order that closed the node; nothing, where the caller may not see orders.
+async fn last_cordon(context: &Context, node: &NodeId) -> Option<AuditEvent> {
+    let query =
+        [("node", node.to_string()), ("order", OrderKind::Cordon.to_string()), ("limit", "1".to_owned())];
+    context.client.audit(&query).await.ok()?.value.audit.into_iter().next()
+}
+
+fn cordoned(facts: &mut Facts, order: Option<AuditEvent>) {
+    let Some(AuditEvent { at, audit }) = order else { return };
+    facts.add("cordoned", &when(at));
+    facts.maybe("reason", audit.reason);
+    facts.maybe("asked by", audit.by.or(audit.from));
 }
 
 fn raw(json: &[u8]) -> Value {
@@ -245,7 +267,7 @@ fn table(nodes: &[Node], wide: bool) -> Columns {
             node.id.as_str().into(),
             node.eligibility.as_str().into(),
             node.availability.as_str().into(),
-            node.health.state.as_str().into(),
+            standing(node).into(),
             slots(node).into(),
             gpus(node).into(),
             pool(node).into(),
@@ -275,7 +297,11 @@ fn facts(node: &Node) -> Facts {
     facts.add("eligibility", &node.eligibility);
     facts.add("availability", &node.availability);
     facts.add("health", &health(&node.health));
-    facts.maybe("next probe", node.health.next_probe_at);
+    if let Some(unreachable) = &node.unreachable {
+        let Unreachable { since, reason } = unreachable;
+        facts.add("unreachable", &format!("for this front door since {}: {reason}", when(*since)));
+    }
+    facts.maybe("next probe", node.health.next_probe_at.map(next_probe));
     facts.add("slots", &format!("{} used", slots(node)));
     for gpu in &node.gpus {
         facts.add("gpu", &format!("{}: {}/{} used", gpu.index, gpu.used, gpu.total));
@@ -301,6 +327,14 @@ fn facts(node: &Node) -> Facts {
     facts
 }
 
+/// In one word: `unreachable` where the front door cannot reach its agent, else its health.
+fn standing(node: &Node) -> &'static str {
+    match node.unreachable {
+        Some(_) => "unreachable",
+        None => node.health.state.as_str(),
+    }
+}
+
 /// `ok`, or `failing since …, 4 failures in a row: invalid license`. A node that is `ok` may have a failure behind it.
 fn health(health: &NodeHealth) -> String {
     let mut text = health.state.as_str().to_owned();
@@ -316,10 +350,16 @@ fn health(health: &NodeHealth) -> String {
     text
 }
 
+/// When a request may be sent there as a probe: `due: with the next request`, or the time with `(in 12s)`.
+fn next_probe(at: Timestamp) -> String {
+    if at <= Timestamp::now() { "due: with the next request".to_owned() } else { when(at) }
+}
+
 /// What holds for the whole farm, in one line.
 fn farm_wide(cause: &FarmCause) -> String {
     format!(
-        "Starts fail on every node alike since {}, {} requests so far: {}",
+        "Starts fail on {} alike since {}, {} requests so far: {}",
+        cause.nodes(),
         when(cause.since),
         cause.requests,
         cause.reason

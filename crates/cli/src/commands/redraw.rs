@@ -18,7 +18,8 @@ const TOGETHER: Duration = Duration::from_millis(300);
 /// How often values that are no events, such as loads and ages, are shown anew on a terminal.
 const REFRESH: Duration = Duration::from_secs(2);
 
-/// Shows a topic until Ctrl-C: each snapshot as `draw` writes it. `json` is for programs, and never drawn in place.
+/// Shows a topic until Ctrl-C: each snapshot as `draw` writes it. `json` is for programs: one object a line, never drawn in place, and
+/// only where something lasting has changed.
 pub(crate) async fn follow(
     context: &Context,
     json: bool,
@@ -26,6 +27,9 @@ pub(crate) async fn follow(
     mut draw: impl FnMut(Value, &mut Vec<u8>) -> Result<(), Failure>,
 ) -> Result<Exit, Failure> {
     let terminal = !json && io::stdout().is_terminal();
+    // Slots that are taken and given back are no events of nodes.
+    let looks = terminal || json && topic == "nodes";
+    let mut before = None;
     let mut feed = Feed::new(&context.client, &[topic.to_owned()]);
     let mut refresh = interval(REFRESH);
     refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -44,14 +48,21 @@ pub(crate) async fn follow(
                 News::Snapshot { snapshot, .. } => {
                     let mut text = Vec::new();
                     draw(snapshot, &mut text)?;
-                    show(&text, terminal)?;
+                    if json {
+                        let now = lasting(&text);
+                        if now.is_some() && before == now {
+                            continue;
+                        }
+                        before = now;
+                    }
+                    show(&text, terminal, json)?;
                 }
             },
             () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() && feed.is_connected() => {
                 due = None;
                 feed.refresh().await;
             }
-            _ = refresh.tick(), if terminal && feed.is_connected() => feed.refresh().await,
+            _ = refresh.tick(), if looks && feed.is_connected() => feed.refresh().await,
         }
     }
 }
@@ -63,7 +74,18 @@ pub(crate) fn read<T: DeserializeOwned>(context: &Context, snapshot: Value) -> R
         .map_err(|error| CallError::Unreadable { server: server(), why: error.to_string() }.into())
 }
 
-fn show(text: &[u8], terminal: bool) -> io::Result<()> {
+/// What a list says, without what is another with each heartbeat.
+fn lasting(text: &[u8]) -> Option<Value> {
+    let mut list: Value = serde_json::from_slice(text).ok()?;
+    for all in list.as_object_mut()?.values_mut().filter_map(Value::as_array_mut) {
+        for one in all.iter_mut().filter_map(Value::as_object_mut) {
+            one.retain(|name, _| !["load", "lastHeartbeatAt", "lastPingAt"].contains(&name.as_str()));
+        }
+    }
+    Some(list)
+}
+
+fn show(text: &[u8], terminal: bool, json: bool) -> io::Result<()> {
     let mut out = io::stdout().lock();
     if terminal {
         // Home, and each line cleared behind its end: nothing flickers.
@@ -75,7 +97,9 @@ fn show(text: &[u8], terminal: bool) -> io::Result<()> {
         out.write_all(b"\x1b[J")?;
     } else {
         out.write_all(text)?;
-        out.write_all(b"\n")?;
+        if !json {
+            out.write_all(b"\n")?;
+        }
     }
     out.flush()
 }

@@ -3,8 +3,8 @@
 use std::io::{self, Write};
 
 use clap::Args;
-use model::api::Spawn;
-use model::{Exit as SpawnExit, Timestamp};
+use model::api::{EndOrder, Spawn};
+use model::{Exit as SpawnExit, OrderKind, Timestamp};
 use serde_json::Value;
 
 use super::timeline;
@@ -60,6 +60,7 @@ fn write(spawn: &Spawn, out: &mut impl Write) -> io::Result<()> {
     facts.add("id", &spawn.id);
     facts.add("state", &spawn.state);
     facts.maybe("ended as", spawn.exit.as_ref().map(end));
+    facts.maybe("ended by", spawn.ended_by.as_ref().map(|order| ended_by(order, spawn.node.as_str())));
     facts.add("endpoint", &spawn.endpoint);
     facts.add("node", &spawn.node);
     facts.add("pool", &spawn.pool);
@@ -112,6 +113,14 @@ pub(crate) fn end(exit: &SpawnExit) -> String {
         words += &format!(": {text}");
     }
     words
+}
+
+/// `drain of node-a by ops at …: new kernel`.
+pub(crate) fn ended_by(order: &EndOrder, node: &str) -> String {
+    let of = if order.order == OrderKind::Drain { format!(" of {node}") } else { String::new() };
+    let by = order.by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default();
+    let reason = order.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+    format!("{}{of}{by} at {}{reason}", order.order, order.at)
 }
 
 /// `name=value`, with words as they are and anything else as JSON.

@@ -3,6 +3,7 @@
 
 use std::cmp::Ordering;
 use std::io::{self, Write};
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use model::SpawnState;
@@ -16,7 +17,7 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::filter::{Ends, Filter};
 use crate::listing::{Form, ListFlags, tally, write_value};
-use crate::output::{Columns, age, count, labels, short};
+use crate::output::{Columns, age, count, labels, short, write_json};
 use crate::pages::{Count, Pages};
 use crate::standard_error::say;
 
@@ -33,6 +34,8 @@ const RUNNING: [SpawnState; 5] = [
 ];
 /// Spawns of a list that are looked at only to count them.
 const MAX_COUNTED: usize = 1000;
+/// Spawns that are put in order: those that match, the newest where there are more.
+const MAX_SORTED: usize = 10_000;
 
 /// Lists spawns: those that run, then those that have ended, newest first.
 #[derive(Debug, Args)]
@@ -81,6 +84,8 @@ enum Sort {
     Renderer,
     /// What ended last, first.
     Ended,
+    /// What took the longest from its start to `ready`, first.
+    Ready,
 }
 
 impl SpawnsArgs {
@@ -108,8 +113,14 @@ impl SpawnsArgs {
             Some(Sort::Owner) => a.owner.cmp(&b.owner),
             Some(Sort::Renderer) => a.renderer_type.as_str().cmp(b.renderer_type.as_str()),
             Some(Sort::Ended) => b.ended_at.cmp(&a.ended_at),
+            Some(Sort::Ready) => ready_after(b).cmp(&ready_after(a)),
         };
         if self.list.reverse { order.reverse() } else { order }
+    }
+
+    /// Whether all that match must be read to know which come first.
+    fn is_sorted(&self) -> bool {
+        self.sort.is_some() || self.list.reverse
     }
 
     fn sort(&self, spawns: &mut [Spawn]) {
@@ -151,7 +162,7 @@ pub(crate) async fn run(context: &Context, args: &SpawnsArgs) -> Result<Exit, Fa
                 both.truncate(args.limit.map_or(usize::MAX, |_| args.limit()));
                 let mut raw: Vec<Value> = both.into_iter().map(|(_, raw)| raw).collect();
                 args.sort_raw(&mut raw);
-                return Ok(writeln!(out, "{}", Value::Array(raw))?);
+                return Ok(write_json(out, json!({ "spawns": raw }).to_string().as_bytes())?);
             }
             let mut spawns: Vec<Spawn> = redraw::read(context, snapshot)?;
             spawns.retain(|spawn| args.filter.takes(spawn));
@@ -165,8 +176,8 @@ pub(crate) async fn run(context: &Context, args: &SpawnsArgs) -> Result<Exit, Fa
     if matches!(form, Form::Json | Form::Yaml) {
         return as_value(context, args, form).await;
     }
-    let (mut spawns, left_out) = listed(context, args).await?;
-    args.sort(&mut spawns);
+    let (spawns, left_out) =
+        if args.is_sorted() { sorted(context, args).await? } else { listed(context, args).await? };
     write(&spawns, left_out.as_deref(), args, form, &mut io::stdout().lock())?;
     Ok(Exit::Done)
 }
@@ -203,7 +214,7 @@ fn write(
 
 /// As they came, newest first unless a flag says otherwise, with fields that this version does not know.
 async fn as_value(context: &Context, args: &SpawnsArgs, form: Form) -> Result<Exit, Failure> {
-    let limit = args.limit();
+    let limit = if args.is_sorted() { args.limit().max(MAX_SORTED) } else { args.limit() };
     let mut raw: Vec<Value> = Vec::new();
     let mut pages = Pages::of(&context.client, args.filter());
     while let Some(answer) = pages.next(limit - raw.len()).await? {
@@ -216,13 +227,37 @@ async fn as_value(context: &Context, args: &SpawnsArgs, form: Form) -> Result<Ex
             break;
         }
     }
+    let cut = args.is_sorted() && !pages.is_over();
     args.sort_raw(&mut raw);
+    raw.truncate(args.limit());
     let mut list = json!({ "spawns": raw });
-    if let Some(cursor) = pages.cursor() {
+    if cut {
+        say(ORDERED);
+    }
+    // Where a list in another order ends says nothing of where the next page starts.
+    if let Some(cursor) = pages.cursor().filter(|_| !args.is_sorted()) {
         list["nextCursor"] = Value::String(cursor);
     }
     write_value(&mut io::stdout().lock(), form, &list)?;
     Ok(Exit::Done)
+}
+
+/// What is said where there are more than are put in order.
+const ORDERED: &str = "… of more than 10000 spawns the newest 10000 were put in order; --state, --node, --since and --all show others";
+
+/// All that match in the order of the flags, of which as many as are wanted; and what was left out, in words.
+async fn sorted(context: &Context, args: &SpawnsArgs) -> Result<(Vec<Spawn>, Option<String>), Failure> {
+    let limit = args.limit();
+    let mut pages = Pages::of(&context.client, args.filter());
+    let mut spawns = pages.take(limit.max(MAX_SORTED)).await?;
+    if args.sort.is_none() {
+        spawns.sort_by_key(|spawn| !is_running(spawn));
+    }
+    args.sort(&mut spawns);
+    let more = Count::exactly(spawns.len().saturating_sub(limit));
+    spawns.truncate(limit);
+    let left_out = if pages.is_over() { words(more) } else { Some(ORDERED.to_owned()) };
+    Ok((spawns, left_out))
 }
 
 /// Those that run first, then those that have ended, each newest first; and what was left out, in words.
@@ -276,12 +311,22 @@ fn ended(spawn: &Spawn) -> String {
     }
 }
 
-/// A wide table has all columns. In another one owners and tags have a column where a spawn of the list has them.
+/// From its start until it was ready.
+fn ready_after(spawn: &Spawn) -> Option<Duration> {
+    spawn.ready_at.map(|ready| ready.since(spawn.started_at))
+}
+
+/// `1.2s`, or `-`.
+fn seconds(time: Option<Duration>) -> String {
+    time.map_or_else(|| "-".to_owned(), |time| format!("{:.1}s", time.as_secs_f64()))
+}
+
+/// A wide table has all columns, the viewer's URL with its secret included. In another one owners and tags have a column where a spawn of the list has them.
 fn table(spawns: &[Spawn], wide: bool) -> Columns {
     let owners = wide || spawns.iter().any(|spawn| spawn.owner.is_some());
     let tags = wide || spawns.iter().any(|spawn| !spawn.tags.is_empty());
-    let mut headings = vec!["ID", "NODE", "STATE", ">AGE", "RENDERER", "ENDPOINT", "ENDED"];
-    headings.extend(["POOL", ">GPU", "VIEWER", ">PING"].into_iter().filter(|_| wide));
+    let mut headings = vec!["ID", "NODE", "STATE", ">AGE", "RENDERER", "ENDED"];
+    headings.extend(["ENDPOINT", "POOL", ">GPU", "VIEWER", ">PING", ">READY"].into_iter().filter(|_| wide));
     headings.extend(owners.then_some("OWNER"));
     headings.extend(tags.then_some("TAGS"));
     let mut table = Columns::new(&headings);
@@ -292,14 +337,15 @@ fn table(spawns: &[Spawn], wide: bool) -> Columns {
             spawn.state.as_str().into(),
             age(spawn.started_at).into(),
             spawn.renderer_type.as_str().into(),
-            spawn.endpoint.as_str().into(),
             ended(spawn).into(),
         ];
         let more = [
+            spawn.endpoint.as_str().into(),
             spawn.pool.as_str().into(),
             spawn.gpu.map_or_else(|| "-".to_owned(), |gpu| gpu.to_string()).into(),
             spawn.viewer.to_string().into(),
             spawn.last_ping_at.map_or_else(|| "-".to_owned(), age).into(),
+            seconds(ready_after(spawn)).into(),
         ];
         let more = more.into_iter().filter(|_| wide);
         let owner = owners.then(|| spawn.owner.as_deref().unwrap_or("-").into());

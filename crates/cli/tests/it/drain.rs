@@ -55,6 +55,45 @@ fn a_node_is_closed_and_opened() {
 }
 
 #[test]
+fn who_has_closed_a_node_and_why_is_shown_with_the_node() {
+    let server = Server::start(|request| match request.path.as_str() {
+        "/v1/nodes/node-a" => Reply::json(200, node("cordoned", 3)),
+        "/v1/audit?node=node-a&order=cordon&limit=1" => Reply::json(
+            200,
+            json!({ "audit": [{ "at": "2026-01-31T12:00:00Z", "order": "cordon", "node": "node-a", "by": "ops",
+                "requestId": "r1", "outcome": "done", "reason": "new disk" }] }),
+        ),
+        _ => Reply::json(200, answer("cordoned", 3)),
+    });
+    let ran = run_at(&server.url(), &["cordon", "node-a", "--reason", "new disk"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert_eq!(server.seen()[0].body, r#"{"reason":"new disk"}"#);
+    let shown = run_at(&server.url(), &["nodes", "node-a"]).stdout;
+    for line in ["cordoned      2026-01-31T12:00:00.000Z", "reason        new disk", "asked by      ops"] {
+        assert!(shown.lines().any(|shown| shown.starts_with(line)), "{line}: {shown}");
+    }
+}
+
+#[test]
+fn a_spawn_that_a_drain_has_ended_names_it_also_among_the_orders_about_it() {
+    let id = "01987a5e-2f30-7c41-9d5c-0123456789ab";
+    let server = Server::start(move |request| match request.path.as_str() {
+        path if path.starts_with("/v1/audit") => Reply::json(200, json!({ "audit": [] })),
+        _ => Reply::json(
+            200,
+            json!({ "id": id, "node": "node-a", "endpoint": "ws://x", "rendererType": "csr", "state": "exited",
+                "startedAt": "2026-01-31T12:00:00Z", "pool": "default", "exit": { "reason": "drained" },
+                "endedBy": { "order": "drain", "at": "2026-01-31T12:30:00Z", "by": "ops", "reason": "new kernel" } }),
+        ),
+    });
+    let by = "drain of node-a by ops at 2026-01-31T12:30:00.000Z: new kernel";
+    let shown = run_at(&server.url(), &["show", id]).stdout;
+    assert!(shown.lines().any(|line| line == format!("ended by  {by}")), "{shown}");
+    let orders = run_at(&server.url(), &["audit", "--spawn", id]).stdout;
+    assert!(orders.ends_with(&format!("it was ended by the {by}\n")), "{orders}");
+}
+
+#[test]
 fn a_drain_asks_for_exactly_what_the_flags_say() {
     let server = Server::always(Reply::json(200, draining(3)));
     let ran = run_at(&server.url(), &["drain", "node-a"]);

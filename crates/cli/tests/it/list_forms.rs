@@ -76,6 +76,11 @@ fn flags_that_say_different_forms_are_a_mistake() {
 
 /// A live feed that answers a subscription with this snapshot, and says no more.
 fn feed(snapshot: Value) -> String {
+    feed_of(vec![snapshot])
+}
+
+/// The same with one snapshot after the other, as they are asked for.
+fn feed_of(snapshots: Vec<Value>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     thread::spawn(move || {
@@ -83,12 +88,19 @@ fn feed(snapshot: Value) -> String {
             let Ok(mut socket) = tungstenite::accept(stream) else { continue };
             let hello = json!({"type": "hello", "heartbeatSeconds": 30, "connection": "c"});
             socket.send(Message::text(hello.to_string())).ok();
-            let request: Value = serde_json::from_str(socket.read().unwrap().to_text().unwrap()).unwrap();
-            let answer =
-                json!({"type": "subscribed", "topic": request["topic"], "snapshot": snapshot, "seq": 0});
-            socket.send(Message::text(answer.to_string())).ok();
+            let mut next = 0;
             // Until the other end has gone.
-            while socket.read().is_ok() {}
+            while let Ok(message) = socket.read() {
+                let Ok(request) = serde_json::from_slice::<Value>(&message.into_data()) else { continue };
+                if request["type"] != "subscribe" {
+                    continue;
+                }
+                let snapshot = &snapshots[next.min(snapshots.len() - 1)];
+                next += 1;
+                let answer =
+                    json!({"type": "subscribed", "topic": request["topic"], "snapshot": snapshot, "seq": 0});
+                socket.send(Message::text(answer.to_string())).ok();
+            }
         }
     });
     url
@@ -96,19 +108,43 @@ fn feed(snapshot: Value) -> String {
 
 /// The first line of a command that goes on.
 fn first_line(url: &str, args: &[&str]) -> Value {
+    first_lines(url, args, 1).remove(0)
+}
+
+/// The first lines, each a value of its own.
+fn first_lines(url: &str, args: &[&str], count: usize) -> Vec<Value> {
     let mut command = hatchery(args);
     let mut child = command.args(["--server", url]).stdout(Stdio::piped()).spawn().unwrap();
-    let line = BufReader::new(child.stdout.take().unwrap()).lines().next().unwrap().unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines().take(count);
+    let lines = lines.map(|line| serde_json::from_str(&line.unwrap()).unwrap()).collect();
     child.kill().unwrap();
     child.wait().unwrap();
-    serde_json::from_str(&line).unwrap()
+    lines
+}
+
+#[test]
+fn a_list_for_programs_is_one_object_a_line_whenever_something_has_changed() {
+    let with = |used: u32, heartbeat: &str| {
+        let mut node = node("node-a", "gpu");
+        (node["slots"]["used"], node["lastHeartbeatAt"]) = (used.into(), heartbeat.into());
+        json!([node])
+    };
+    let url = feed_of(vec![
+        with(0, "2026-01-01T00:00:00Z"),
+        with(0, "2026-01-01T00:00:02Z"),
+        with(1, "2026-01-01T00:00:04Z"),
+    ]);
+    let lines = first_lines(&url, &["nodes", "--watch", "--json"], 2);
+    let used: Vec<&Value> = lines.iter().map(|line| &line["nodes"][0]["slots"]["used"]).collect();
+    assert_eq!(used, [0, 1], "slots are no events, and a heartbeat alone is no change");
 }
 
 #[test]
 fn a_list_for_programs_that_follows_the_farm_keeps_its_filter_and_order() {
     let url = feed(json!([spawn(1, "node-b"), spawn(2, "node-a"), spawn(3, "node-c")]));
     let of = |list: &Value, field: &str| -> Vec<Value> {
-        list.as_array().unwrap().iter().map(|one| one[field].clone()).collect()
+        let list = list.get("spawns").or(list.get("nodes"));
+        list.unwrap().as_array().unwrap().iter().map(|one| one[field].clone()).collect()
     };
     let sorted = first_line(&url, &["spawns", "--watch", "--json", "--sort", "node", "--reverse"]);
     assert_eq!(of(&sorted, "node"), ["node-c", "node-b", "node-a"]);

@@ -44,13 +44,40 @@ fn spawns_are_a_table_without_lines() {
     let server = Server::always(Reply::json(200, json!({ "spawns": [spawn(1), failed] })));
     let ran = run_at(&server.url(), &["spawns", "--node", "node-a", "--state", "ready"]);
     let lines: Vec<Vec<&str>> = ran.stdout.lines().map(|l| l.split_whitespace().collect()).collect();
-    assert_eq!(lines[0], ["ID", "NODE", "STATE", "AGE", "RENDERER", "ENDPOINT", "ENDED"]);
+    assert_eq!(lines[0], ["ID", "NODE", "STATE", "AGE", "RENDERER", "ENDED"]);
     assert_eq!(lines[1][..3], [&id(1), "node-a", "ready"]);
-    assert_eq!(lines[1][4..], ["csr", "ws://node-a:55001"]);
+    assert_eq!(lines[1][4..], ["csr"], "the viewer's URL is a secret");
     assert!(lines[1][3].starts_with("3m1"), "{ran:?}");
-    assert_eq!(lines[2][5..], ["ws://node-a:55002", "failed", "after", "2s"]);
+    assert_eq!(lines[2][5..], ["failed", "after", "2s"]);
     assert_eq!(ran.stdout.lines().skip(3).collect::<Vec<_>>(), ["", "2 spawns: 1 ready, 1 exited"]);
     assert_eq!(server.lines(), ["GET /v1/spawns?limit=100&node=node-a&state=ready"]);
+}
+
+#[test]
+fn the_order_is_that_of_all_that_match_and_not_of_the_newest() {
+    // The oldest of 3000 took the longest to be ready.
+    let server = Server::start(|request| {
+        let from = request.path.split("cursor=").nth(1).map_or(0, |cursor| cursor.parse().unwrap());
+        let one = |number: usize| {
+            let mut one = spawn(3000 - number);
+            if number == 2999 {
+                one["readyAt"] = ago(100).into();
+            }
+            one
+        };
+        let mut list = json!({ "spawns": (from..from + 1000).map(one).collect::<Vec<Value>>() });
+        if from < 2000 {
+            list["nextCursor"] = (from + 1000).to_string().into();
+        }
+        Reply::json(200, list)
+    });
+    let ran = run_at(&server.url(), &["spawns", "--sort", "ready", "--limit", "2", "-o", "wide"]);
+    let first = ran.stdout.lines().nth(1).unwrap();
+    assert!(first.starts_with(&id(1)) && first.contains("92.0s"), "{ran:?}");
+    assert!(ran.stdout.contains("… and 2998 more"), "{ran:?}");
+    assert!(ran.stdout.contains("ws://node-a:55001"), "{ran:?}");
+    let oldest = run_at(&server.url(), &["spawns", "-r", "--limit", "1", "--json"]).json();
+    assert_eq!(oldest["spawns"][0]["id"], id(1), "{oldest}");
 }
 
 #[test]
@@ -160,7 +187,7 @@ fn a_failing_node_says_so_with_its_reason_and_a_farm_wide_cause_stands_below_the
         health.contains("failing since") && health.contains("4 failures in a row: invalid license"),
         "{one}"
     );
-    assert!(one.lines().any(|line| line.starts_with("next probe")), "{one}");
+    assert!(one.lines().any(|line| line == "next probe    due: with the next request"), "{one}");
 }
 
 #[test]

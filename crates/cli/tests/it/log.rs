@@ -48,3 +48,12 @@ fn following_a_spawn_whose_node_goes_away_fails() {
     assert_eq!((ran.code, ran.stdout.as_str()), (1, "a\n"), "{ran:?}");
     assert!(ran.stderr.contains("node node-a is gone"), "{ran:?}");
 }
+
+#[test]
+fn what_a_server_wrote_steers_no_terminal_whatever_the_form() {
+    let server = looks(&[("exited", "gpj.\u{202e}exe\u{1b}[2J\u{9b}2J\n")]);
+    let ran = run_at(&server.url(), &["log", ID]);
+    assert_eq!(ran.stdout, "gpj.\\u{202e}exe\\u{1b}[2J\\u{9b}2J\n", "{ran:?}");
+    let ran = run_at(&server.url(), &["log", ID, "--json"]);
+    assert_eq!(ran.stdout, "{\"line\":\"gpj.\\u202eexe\\u001b[2J\\u009b2J\"}\n", "{ran:?}");
+}

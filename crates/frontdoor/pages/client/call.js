@@ -59,6 +59,7 @@ export async function call(base, path, { attempts, token, headers, onProgress, .
   let text;
   let last;
   let thrown;
+  let reached;
   try {
     response = await fetch(new URL(path, base), {
       ...init,
@@ -69,6 +70,7 @@ export async function call(base, path, { attempts, token, headers, onProgress, .
     });
     if (onProgress && isStream(response)) {
       last = await lastEvent(response, (stage) => {
+        reached = stage;
         try {
           onProgress(stage);
         } catch (error) {
@@ -80,7 +82,7 @@ export async function call(base, path, { attempts, token, headers, onProgress, .
       text = await response.text();
     }
   } catch (cause) {
-    throw thrown ?? new NetworkError(base, cause, attempts);
+    throw thrown ?? new NetworkError(base, cause, attempts, reached);
   }
   const requestId = response.headers.get('x-request-id') ?? undefined;
   if (last?.name === 'problem') {

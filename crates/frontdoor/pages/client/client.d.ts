@@ -296,6 +296,8 @@ export class Live extends EventTarget {
   subscribe<T extends Topic>(topic: T, handlers: Handlers<T>): Subscription<T>;
   /** Connects now, if it is waiting to. */
   hurry(): void;
+  /** Connects anew, however the connection is, and asks for the token again: the caller is another one. Subscriptions resume. */
+  renew(): void;
   close(): void;
   addEventListener<K extends keyof LiveEventMap>(
     type: K,

@@ -29,9 +29,15 @@ export class ProblemError extends HatcheryError {
 
 /** No answer: nothing listens there, the connection broke, or the browser did not allow the call. */
 export class NetworkError extends HatcheryError {
-  constructor(base, cause, attempts) {
+  /** `stage`: how far the call had come, as the front door last said. */
+  constructor(base, cause, attempts, stage) {
     const late = cause?.name === 'TimeoutError';
-    super(`${base.host} ${late ? 'did not answer in time' : 'cannot be reached'}`, { code: 'network', cause, attempts });
+    const waited = {
+      queued: `the request was still in line at ${base.host}, at position ${stage?.position}`,
+      starting: `the server was still starting on ${stage?.node}`,
+    };
+    const overdue = waited[stage?.state] ?? `${base.host} did not answer in time`;
+    super(late ? overdue : `${base.host} cannot be reached`, { code: 'network', cause, attempts });
   }
 }
 

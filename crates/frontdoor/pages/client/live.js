@@ -116,6 +116,14 @@ export class Live extends EventTarget {
     this.#connect();
   }
 
+  /** Connects anew, however the connection is, and asks for the token again: the caller is another one. Subscriptions resume. */
+  renew() {
+    if (this.#state.state === 'closed') return;
+    clearTimeout(this.#timer);
+    this.#drop();
+    this.#connect();
+  }
+
   /** Ends the feed and all its subscriptions. */
   close() {
     globalThis.removeEventListener?.('online', this.#wake);

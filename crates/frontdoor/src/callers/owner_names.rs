@@ -5,8 +5,8 @@
 
 use access::Access;
 use access::api_key::{KeyId, check_name};
-use model::api::Spawn;
-use model::{Event, Owner, SpawnRecord};
+use model::api::{Node, Spawn};
+use model::{Event, NodeRecord, Owner, SpawnRecord};
 
 /// See the module's documentation. Without credentials owners have no names.
 #[derive(Debug, Clone, Default)]
@@ -44,12 +44,23 @@ impl OwnerNames {
         Spawn { owner, ..Spawn::listed(record) }
     }
 
-    /// An event with its owner's name.
-    pub(crate) fn named(&self, mut event: Event) -> Event {
-        if self.0.is_some()
-            && let Some(name) = event.field::<Owner>("owner").and_then(|owner| self.name(&owner))
+    /// A node, with the name of the operator that has it drained.
+    pub(crate) fn node(&self, record: NodeRecord) -> Node {
+        let mut node = Node::from(record);
+        if let Some(by) = node.drain.as_mut().and_then(|drain| drain.by.as_mut())
+            && let Some(name) = by.parse::<Owner>().ok().and_then(|owner| self.name(&owner))
         {
-            event.data.insert("owner".to_owned(), name.into());
+            *by = name;
+        }
+        node
+    }
+
+    /// An event with the names of its owner and of the operator that it is by.
+    pub(crate) fn named(&self, mut event: Event) -> Event {
+        for field in ["owner", "by"].into_iter().filter(|_| self.0.is_some()) {
+            if let Some(name) = event.field::<Owner>(field).and_then(|owner| self.name(&owner)) {
+                event.data.insert(field.to_owned(), name.into());
+            }
         }
         event
     }

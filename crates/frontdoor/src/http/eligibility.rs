@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Request, State};
-use model::api::{DrainRequest, EligibilityAnswer};
+use model::api::{CordonRequest, DrainRequest, EligibilityAnswer};
 
 use super::edge::Edge;
 use super::error::ApiError;
 use super::extract::{self, Name};
 use super::nodes;
 use super::problem_sets::OperateProblems;
-use crate::operations::{DrainOrder, Operation, nothing};
+use crate::operations::{DrainOrder, Operation, cordon_reason, nothing};
 
 /// Closes a node to new spawns; those that run stay. A node that is being drained is cordoned instead: what runs there
 /// may stay after all.
@@ -20,6 +20,7 @@ use crate::operations::{DrainOrder, Operation, nothing};
     post,
     path = "/v1/nodes/{node}/cordon",
     tag = "nodes",
+    request_body(content = Option<CordonRequest>, description = "Why; at most 64 KiB"),
     params(("node" = String, Path, description = "The node's name")),
     responses((status = 200, description = "From now on nothing new starts there", body = EligibilityAnswer), OperateProblems),
 )]
@@ -28,7 +29,7 @@ pub(crate) async fn cordon(
     Name(name): Name,
     request: Request,
 ) -> Result<Json<EligibilityAnswer>, ApiError> {
-    ask(&edge, &name, request, |body| nothing(body).map(|()| Operation::Cordon)).await
+    ask(&edge, &name, request, |body| cordon_reason(body).map(|reason| Operation::Cordon { reason })).await
 }
 
 /// Opens a node to new spawns again; undoes a cordon and a drain.

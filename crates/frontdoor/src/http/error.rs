@@ -22,7 +22,7 @@
 //! | all is full, or the line is too long | `no-capacity` | 503 |
 //! | no node matches | `no-matching-node` | 503 |
 //! | the registry is away, refuses writes, or lacks for a moment what it knew | `registry-unavailable` | 503 |
-//! | only one node could answer, and it cannot be reached | `node-unreachable` | 503 |
+//! | only one node could answer, or the nodes left could take a spawn, and cannot be reached | `node-unreachable` | 503 |
 //! | this front door is leaving | `shutting-down` | 503 |
 //! | not ready in time, or no verdict in time | `ready-timeout` | 504 |
 
@@ -291,6 +291,11 @@ impl From<SpawnError> for ApiError {
             ),
             SpawnError::LimitExceeded(limit) => limit.into(),
             SpawnError::NoMatchingNode { why } => Self::new(ErrorCode::NoMatchingNode, why),
+            SpawnError::Unreachable { node, why } => {
+                let mut error = Self::new(ErrorCode::NodeUnreachable, why);
+                error.0.node = Some(node);
+                error
+            }
             SpawnError::Registry(error) => error.into(),
             SpawnError::BadModel { why } => Invalid::field("model", why).into(),
             SpawnError::CannotStart { node, spawn, why } => {

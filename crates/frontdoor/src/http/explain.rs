@@ -19,7 +19,7 @@ use super::extract;
 use super::problem_sets::ExplainProblems;
 use super::reasons::assessed;
 use super::spawn_call;
-use crate::spawning::error::{CLOSED, FULL, NO_MATCH};
+use crate::spawning::error::{CLOSED, FULL, FULL_OR_UNREACHED, NO_MATCH, UNREACHED};
 
 /// Nodes that an answer lists. All are counted.
 const MAX_LISTED: usize = 200;
@@ -54,6 +54,13 @@ pub(crate) async fn explain(
             let why = verdicts.chosen.filter(|_| sees_nodes);
             (Some(node.clone()), why.unwrap_or_else(|| "a slot is free there".to_owned()), None)
         }
+        Foreseen::Full if !foretold.unreached.is_empty() => {
+            if edge.snapshot.has_other(&order.demand, &foretold.unreached) {
+                (None, FULL_OR_UNREACHED.to_owned(), Some(ErrorCode::NoCapacity))
+            } else {
+                (None, UNREACHED.to_owned(), Some(ErrorCode::NodeUnreachable))
+            }
+        }
         Foreseen::Full => (None, FULL.to_owned(), Some(ErrorCode::NoCapacity)),
         Foreseen::NoMatch { known } => {
             let why = if *known { CLOSED } else { NO_MATCH };
@@ -63,6 +70,11 @@ pub(crate) async fn explain(
             let why = "the caller has as many spawns as it may have";
             (None, why.to_owned(), Some(ErrorCode::QuotaExceeded))
         }
+    };
+    let cause = edge.snapshot.farm_cause().filter(|cause| cause.is_of(&order.demand));
+    let why = match cause.filter(|_| chosen.is_some() && sees_nodes) {
+        Some(cause) => format!("{why}; starts fail on {} alike: {}", cause.nodes(), cause.reason),
+        None => why,
     };
     Ok(Json(Explanation {
         chosen,

@@ -16,6 +16,7 @@ mod coalesced;
 mod description;
 mod edge;
 mod eligibility;
+mod ended_by;
 mod error;
 mod explain;
 mod extract;
@@ -40,6 +41,7 @@ mod spawn_stream;
 mod spawns;
 mod viewer_upgrade;
 mod waiting;
+mod warnings;
 mod when;
 
 pub(crate) use self::edge::{Answers, Edge};

@@ -9,7 +9,7 @@ use axum::http::{Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use model::api::{ErrorCode, Node, NodeList};
-use model::{Availability, Eligibility, FarmCause, HealthState, NodeId};
+use model::{Availability, Eligibility, FarmCause, HealthState, NodeId, NodeRecord};
 use registry::{NodeFilter, NodePage};
 
 use super::edge::Edge;
@@ -84,7 +84,7 @@ async fn page(
     let list = edge.registry.nodes_page(&filter);
     let page = edge.list_turns.read(account, true, list, looked_at).await?;
     Ok(NodeList {
-        nodes: page.nodes.into_iter().map(Node::from).collect(),
+        nodes: page.nodes.into_iter().map(|node| seen(edge, node)).collect(),
         farm_cause: farm_cause(edge).await,
         next_cursor: page.next.map(|node| node.to_string()),
     })
@@ -109,9 +109,16 @@ async fn farm_cause(edge: &Edge) -> Option<FarmCause> {
     }
 }
 
+/// A node, with what this front door knows of the way to its agent.
+fn seen(edge: &Edge, record: NodeRecord) -> Node {
+    let is_up = record.availability == Availability::Up;
+    let unreachable = is_up.then(|| edge.agents.unreached(&record.id)).flatten();
+    Node { unreachable, ..edge.names.node(record) }
+}
+
 /// All nodes as the answer's body: one for all callers that ask at the same time.
 async fn read_all(edge: &Edge) -> Result<Bytes, ApiError> {
-    let nodes = edge.registry.nodes().await?.into_iter().map(Node::from).collect();
+    let nodes = edge.registry.nodes().await?.into_iter().map(|node| seen(edge, node)).collect();
     let farm_cause = farm_cause(edge).await;
     let json = serde_json::to_vec(&NodeList { nodes, farm_cause, next_cursor: None });
     json.map(Bytes::from).map_err(|error| ApiError::new(ErrorCode::Internal, error.to_string()))
@@ -132,7 +139,8 @@ pub(crate) async fn show(
 ) -> Result<Json<Node>, ApiError> {
     no_parameters(&uri)?;
     let id = id(&name)?;
-    edge.registry.node(&id).await?.map(|node| Json(node.into())).ok_or_else(|| unknown(&name))
+    let node = edge.registry.node(&id).await?.ok_or_else(|| unknown(&name))?;
+    Ok(Json(seen(&edge, node)))
 }
 
 /// What cannot be a name is not the name of a node.

@@ -18,6 +18,7 @@ use utoipa::ToSchema;
 use super::edge::Edge;
 use super::error::{ApiError, Members};
 use super::problem_sets::{NoProblems, ReadyProblems};
+use super::warnings::warnings;
 use crate::settings::OwnNode;
 
 /// A registry that takes longer than this is of no use to requests either.
@@ -140,7 +141,7 @@ pub(crate) async fn check(edge: &Edge) -> Checked {
         state: if checked.is_ok() { "up" } else { "away" },
         detail: checked.err(),
     });
-    let mut warnings = edge.registry.warnings();
+    let mut warnings = warnings(edge);
     let unread =
         edge.authenticator.as_ref().map(|authenticator| authenticator.access().unread()).unwrap_or_default();
     warnings.extend(unread.iter().map(|file| unread_warning(*file)));

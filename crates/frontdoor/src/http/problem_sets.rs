@@ -55,7 +55,7 @@ problem_sets! {
     /// Of `POST /spawn`.
     SpawnProblems [
         InvalidRequest, IdempotencyConflict, SpawnEnded, BodyTooLarge, UnsupportedMediaType, RateLimited, QuotaExceeded,
-        SpawnFailed, NoCapacity, NoMatchingNode, RegistryUnavailable, ShuttingDown, ReadyTimeout
+        SpawnFailed, NoCapacity, NoMatchingNode, RegistryUnavailable, NodeUnreachable, ShuttingDown, ReadyTimeout
     ];
     /// Of `POST /v1/explain`.
     ExplainProblems [InvalidRequest, BodyTooLarge, UnsupportedMediaType, RegistryUnavailable];

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::Request;
+use model::Demand;
 use model::api::{ErrorCode, SpawnAnswer};
 use registry::IdempotencyKey;
 use tokio::time::Instant;
@@ -169,21 +170,22 @@ pub(crate) async fn start(
         Ok(spawned) => Ok(spawned),
         Err(rejection) => {
             let reasons = reasons::reasons(edge, order, &rejection).await;
-            let mut error = explained(&edge.snapshot, *rejection);
+            let mut error = explained(&edge.snapshot, &order.demand, *rejection);
             error.0.reasons = reasons;
             Err(error)
         }
     }
 }
 
-/// A failure, with what all nodes have in common where starts fail on every one of them.
-fn explained(snapshot: &Snapshot, rejection: Rejection) -> ApiError {
+/// A failure, with what all nodes that suit the request have in common where starts fail on every one of them.
+fn explained(snapshot: &Snapshot, demand: &Demand, rejection: Rejection) -> ApiError {
     let mut error = ApiError::from(rejection);
     let by_nodes = [ErrorCode::SpawnFailed, ErrorCode::ReadyTimeout, ErrorCode::NoCapacity];
     if by_nodes.contains(&error.0.code)
-        && let Some(cause) = snapshot.farm_cause()
+        && let Some(cause) = snapshot.farm_cause().filter(|cause| cause.is_of(demand))
     {
-        error.0.detail = format!("{}; starts fail on every node: {}", error.0.detail, cause.reason);
+        let (detail, nodes) = (&error.0.detail, cause.nodes());
+        error.0.detail = format!("{detail}; starts fail on {nodes}: {}", cause.reason);
     }
     error
 }
@@ -202,17 +204,20 @@ pub(crate) fn record(order: &SpawnOrder, error: &ApiError) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::time::Duration;
 
-    use model::{FarmCause, Timestamp};
+    use model::{FarmCause, RendererType, Timestamp};
 
     use super::*;
 
     #[tokio::test]
     async fn a_failure_that_all_nodes_have_in_common_is_named() {
         let snapshot = Snapshot::default();
+        let demand =
+            Demand { renderer: RendererType::Csr, pool: Some("cpu".into()), labels: BTreeMap::new() };
         let detail = |error| {
-            explained(&snapshot, Rejection { error, attempts: Vec::new(), passed_over: Vec::new() })
+            explained(&snapshot, &demand, Rejection { error, attempts: Vec::new(), passed_over: Vec::new() })
                 .0
                 .detail
                 .clone()
@@ -221,10 +226,15 @@ mod tests {
         assert_eq!(detail(failed()), "every node is full");
         let since = Timestamp::now().before(Duration::from_secs(9));
         let reason = "invalid license (exit code 6)".to_owned();
-        snapshot.set_farm_cause(Some(FarmCause { reason, since, requests: 5 }));
+        snapshot.set_farm_cause(Some(FarmCause {
+            reason,
+            since,
+            requests: 5,
+            concerns: vec![demand.clone().into()],
+        }));
         assert_eq!(
             detail(failed()),
-            "every node is full; starts fail on every node: invalid license (exit code 6)"
+            "every node is full; starts fail on every node of pool cpu: invalid license (exit code 6)"
         );
         let elsewhere = SpawnError::NoMatchingNode { why: "no node has the label".into() };
         assert_eq!(detail(elsewhere), "no node has the label");

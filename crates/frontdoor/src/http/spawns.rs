@@ -22,6 +22,7 @@ use wire::v1::stop_reply::Outcome;
 
 use super::authorization::Who;
 use super::edge::Edge;
+use super::ended_by::ended_by;
 use super::error::{self, ApiError};
 use super::extract::{self, Id, Name, Parameters, no_parameters};
 use super::list_turns;
@@ -150,7 +151,8 @@ pub(crate) async fn show(
     if !may_see(&who, &spawn) {
         return Err(unknown(&id));
     }
-    Ok(Json(edge.names.whole(spawn)))
+    let ended_by = ended_by(&edge, &spawn).await;
+    Ok(Json(Spawn { ended_by, ..edge.names.whole(spawn) }))
 }
 
 /// Sets how long a spawn may live, counted from its start: extends its life, or shortens it.

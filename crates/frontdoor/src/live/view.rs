@@ -322,6 +322,7 @@ impl View {
             gpu: event.field("gpu"),
             warm: event.field::<SpawnId>("serverId").is_some(),
             server_id: event.field("serverId"),
+            ended_by: None,
             events: None,
         };
         Some(Followed { spawn, owner })

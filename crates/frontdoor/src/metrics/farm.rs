@@ -53,6 +53,7 @@ struct NameLabels {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct FarmMetrics {
     snapshot_nodes: Gauge<i64, AtomicI64>,
+    unreachable: Gauge<i64, AtomicI64>,
     up: Family<HealthLabels, Gauge<i64, AtomicI64>>,
     nodes: Family<NodeLabels, Gauge<i64, AtomicI64>>,
     failing: Family<NameLabels, Gauge<i64, AtomicI64>>,
@@ -82,7 +83,8 @@ impl FarmMetrics {
         root.register("hatchery_farm_slots_reserved", help, self.reserved.clone());
         let help = "Requests that wait in line, at any front door";
         root.register("hatchery_farm_waiting", help, self.waiting.clone());
-        let help = "Whether starts fail on every node alike, as of the last snapshot";
+        let help =
+            "Whether starts fail alike on every node that some requests may use, as of the last snapshot";
         root.register("hatchery_farm_cause", help, self.farm_cause.clone());
         let help = "How far back the stream of events goes, in seconds: the age of its oldest event";
         root.register("hatchery_events_window_seconds", help, self.events_window.clone());
@@ -94,10 +96,19 @@ impl FarmMetrics {
             "Nodes in the last snapshot of the farm",
             self.snapshot_nodes.clone(),
         );
+        registry.register(
+            "unreachable_nodes",
+            "Nodes that are up and whose agent this front door cannot reach",
+            self.unreachable.clone(),
+        );
     }
 
     pub(crate) fn events_window(&self, window: Duration) {
         self.events_window.set(window.as_secs_f64());
+    }
+
+    pub(crate) fn unreachable(&self, nodes: usize) {
+        self.unreachable.set(i64::try_from(nodes).unwrap_or(i64::MAX));
     }
 
     pub(crate) fn snapshot(&self, nodes: usize) {

@@ -96,6 +96,11 @@ impl OneWebhook {
         self.lag.set(lag.as_secs_f64());
     }
 
+    /// The age of the oldest event that was not delivered yet, where this front door delivers.
+    pub(crate) fn lag_now(&self) -> Duration {
+        Duration::try_from_secs_f64(self.lag.get()).unwrap_or_default()
+    }
+
     /// This front door delivers from now on.
     pub(crate) fn delivers(&self) {
         self.holds.set(1);

@@ -161,6 +161,14 @@ impl Snapshot {
         at.is_ok_and(|at| farm.nodes[at].record.availability == Availability::Down)
     }
 
+    /// The nodes that are up, with the addresses of their agents.
+    pub(crate) fn addresses_of_up(&self) -> Vec<(NodeId, String)> {
+        let is_up = |node: &&NodeRecord| node.availability == Availability::Up;
+        self.look(|nodes| {
+            nodes.filter(is_up).map(|n| (n.id.clone(), n.description.advertise.clone())).collect()
+        })
+    }
+
     /// Why starts fail on every node alike, as far as the registry said.
     pub(crate) fn farm_cause(&self) -> Option<FarmCause> {
         self.farm().cause.clone()

@@ -5,8 +5,8 @@
 //! cannot be reached costs none. A node has one entry: a later attempt there replaces the one before.
 
 use model::api::{self, ErrorCode};
-use model::{Exit, ExitReason, NodeId, RendererType, SpawnId, StartFailure, vendor};
-use registry::{Outcome, Outcomes, Standing};
+use model::{Demand, Exit, ExitReason, NodeId, SpawnId, StartFailure, vendor};
+use registry::{Outcome, Outcomes, SameEverywhere, Standing};
 use wire::v1::refused::Reason;
 
 use super::error::SpawnError;
@@ -184,7 +184,7 @@ impl Attempt {
 /// See the module's documentation.
 #[derive(Debug)]
 pub(crate) struct Attempts {
-    renderer: RendererType,
+    demand: Demand,
     failed: Vec<Attempt>,
     started: usize,
     /// The attempt that is under way: node, spawn, standing.
@@ -193,8 +193,9 @@ pub(crate) struct Attempts {
 }
 
 impl Attempts {
-    pub(crate) fn new(renderer: RendererType) -> Self {
-        Self { renderer, failed: Vec::new(), started: 0, current: None, ready: None }
+    /// Of a request that wants this of a node.
+    pub(crate) fn new(demand: Demand) -> Self {
+        Self { demand, failed: Vec::new(), started: 0, current: None, ready: None }
     }
 
     pub(crate) fn begin(&mut self, node: NodeId, spawn: SpawnId, standing: Standing) {
@@ -280,6 +281,13 @@ impl Attempts {
         Some(SpawnError::CannotStart { node, spawn, why })
     }
 
+    /// The last node that was tried, where none of them could be reached.
+    pub(crate) fn unreached(&self) -> Option<&NodeId> {
+        let last = self.failed.last()?;
+        let unreached = |attempt: &Attempt| matches!(attempt.failure, AttemptFailure::Unreachable { .. });
+        self.failed.iter().all(unreached).then_some(&last.node)
+    }
+
     /// The last attempt in words.
     pub(crate) fn last(&self) -> Option<String> {
         let last = self.failed.last()?;
@@ -324,7 +332,8 @@ impl Attempts {
             starts.push((node.clone(), Outcome::Nothing));
         }
         let is_news = !starts.is_empty() || common.is_some();
-        is_news.then_some(Outcomes { renderer: self.renderer, same_everywhere: common, starts })
+        let same_everywhere = common.map(|reason| SameEverywhere { reason, demand: self.demand.clone() });
+        is_news.then_some(Outcomes { renderer: self.demand.renderer, same_everywhere, starts })
     }
 
     /// The reason of the failure that two or more nodes had alike while none had a success.

@@ -11,41 +11,23 @@ use crate::callers::LimitExceeded;
 #[derive(Debug)]
 pub(crate) enum SpawnError {
     /// Every matching node is full, or said so.
-    NoCapacity {
-        why: String,
-    },
+    NoCapacity { why: String },
     /// The owner has as many as it may have.
-    OverQuota {
-        max: u32,
-    },
+    OverQuota { max: u32 },
     /// The caller has as many requests in line here as it may have.
     LimitExceeded(LimitExceeded),
-    NoMatchingNode {
-        why: String,
-    },
+    /// No node matches.
+    NoMatchingNode { why: String },
+    /// The nodes left could not be reached. `node`: the last that was tried.
+    Unreachable { node: NodeId, why: String },
     /// The process ended before it was ready.
-    Failed {
-        node: NodeId,
-        spawn: SpawnId,
-        exit: Box<Exit>,
-        log: Vec<String>,
-    },
+    Failed { node: NodeId, spawn: SpawnId, exit: Box<Exit>, log: Vec<String> },
     /// The process could not even be started.
-    CannotStart {
-        node: NodeId,
-        spawn: SpawnId,
-        why: String,
-    },
+    CannotStart { node: NodeId, spawn: SpawnId, why: String },
     /// The process was not ready in time, or its agent did not answer in time.
-    NotReady {
-        node: NodeId,
-        spawn: SpawnId,
-        log: Option<Vec<String>>,
-    },
+    NotReady { node: NodeId, spawn: SpawnId, log: Option<Vec<String>> },
     /// The agent found that the model leads outside its directories.
-    BadModel {
-        why: String,
-    },
+    BadModel { why: String },
     /// The registry is away.
     Registry(RegistryError),
 }
@@ -53,13 +35,16 @@ pub(crate) enum SpawnError {
 impl SpawnError {
     /// Whether no node had a slot for the request.
     pub(crate) fn is_shortage(&self) -> bool {
-        matches!(self, Self::NoCapacity { .. } | Self::NoMatchingNode { .. })
+        matches!(self, Self::NoCapacity { .. } | Self::NoMatchingNode { .. } | Self::Unreachable { .. })
     }
 }
 
 /// Why no node takes a spawn, in words.
 pub(crate) const FULL: &str = "every node that offers what was asked for is full";
 pub(crate) const NO_MATCH: &str = "no node offers what was asked for";
+pub(crate) const UNREACHED: &str = "no node that offers what was asked for could be reached";
+pub(crate) const FULL_OR_UNREACHED: &str =
+    "every node that offers what was asked for is full or could not be reached";
 pub(crate) const CLOSED: &str = "the nodes that offer what was asked for are down, cordoned or draining";
 
 /// A request that gets no spawn: the reason, and every node that was tried.

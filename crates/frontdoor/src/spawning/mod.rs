@@ -10,7 +10,7 @@
 //! `placer` (asking for a slot), `held_slot` (a slot that is given back unless the spawn lives), `attempts` and `exclusions` (what
 //! failures mean), `line` (waiting for capacity), `progress`, `positions` and `pace` (how far a request has come, for those who watch it),
 //! `rate` (how often a caller may spawn), `idempotency` and `single_flight` (one key, one answer), `error` (why there is no spawn),
-//! `assessed` and `why` (why a node is chosen or not, in counts and in words).
+//! `reachability` (nodes whose agent does not answer this front door), `assessed` and `why` (why a node is chosen or not, in counts and in words).
 //!
 //! Invariant: a slot is only ever held by a [`held_slot::HeldSlot`], which gives it back when it is dropped.
 
@@ -28,6 +28,7 @@ pub(crate) mod positions;
 pub(crate) mod progress;
 mod proof;
 pub(crate) mod rate;
+pub(crate) mod reachability;
 mod search;
 pub(crate) mod single_flight;
 pub(crate) mod spawner;

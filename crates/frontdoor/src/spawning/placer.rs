@@ -60,6 +60,8 @@ pub(crate) struct Foretold {
     /// Nodes that the request would not ask for, and why, as a key.
     pub(crate) passed_over: Vec<(NodeId, &'static str)>,
     pub(crate) placement: Placement,
+    /// Where the outcome is a shortage: the nodes that would have room and could not be reached.
+    pub(crate) unreached: Vec<NodeId>,
 }
 
 /// A place in line to reserve with. The lock is held while the registry is asked.
@@ -185,12 +187,20 @@ impl Placer {
             owner: order.owner.clone(),
             most: order.max_spawns,
         };
+        let mut unreached = Vec::new();
         let is_short =
             |forecast: &Forecast| matches!(forecast.outcome, Foreseen::Full | Foreseen::NoMatch { .. });
         let asked = match registry.forecast(&ask).await {
             Ok(short) if is_short(&short) && !unreachable.is_empty() => {
                 ask.avoid.clone_from(&closed);
-                registry.forecast(&ask).await
+                let last_choice = registry.forecast(&ask).await;
+                if last_choice.as_ref().is_ok_and(|last_choice| !is_short(last_choice)) {
+                    passed_over.extend(unreachable.iter().map(|node| (node.clone(), UNREACHABLE)));
+                    unreached.clone_from(&unreachable);
+                    Ok(short)
+                } else {
+                    last_choice
+                }
             }
             Ok(forecast) => {
                 passed_over.extend(unreachable.iter().map(|node| (node.clone(), UNREACHABLE)));
@@ -206,7 +216,7 @@ impl Placer {
             Err(error @ RegistryError::Away(_)) => from_snapshot().ok_or(error)?,
             Err(error) => return Err(error),
         };
-        Ok(Foretold { forecast, passed_over, placement: self.placement })
+        Ok(Foretold { forecast, passed_over, placement: self.placement, unreached })
     }
 
     /// A node that the registry lacks because it was wiped, or has just come back: agents report within a moment, and until

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep_until};
 use traces::attribute::OUTCOME;
 
 use super::attempts::Attempts;
-use super::error::{CLOSED, FULL, NO_MATCH, SpawnError};
+use super::error::{CLOSED, FULL, FULL_OR_UNREACHED, NO_MATCH, SpawnError, UNREACHED};
 use super::exclusions::Exclusions;
 use super::held_slot::HeldSlot;
 use super::line::{Line, SlotRequest};
@@ -94,7 +94,7 @@ impl<'a> Search<'a> {
             deadline: None,
             waited: Duration::ZERO,
             ticket: Ticket::of(key),
-            attempts: Attempts::new(order.demand.renderer),
+            attempts: Attempts::new(order.demand.clone()),
             exclusions: Exclusions::default(),
             progress,
         }
@@ -216,7 +216,12 @@ impl<'a> Search<'a> {
     fn exhausted(&self) -> SpawnError {
         self.attempts.answer().unwrap_or_else(|| {
             let last = self.attempts.last().unwrap_or_default();
-            SpawnError::NoCapacity { why: format!("no node took the spawn; last tried was {last}") }
+            match self.attempts.unreached() {
+                Some(_) => self.full_or_unreached(&format!("; last tried was {last}")),
+                None => {
+                    SpawnError::NoCapacity { why: format!("no node took the spawn; last tried was {last}") }
+                }
+            }
         })
     }
 
@@ -233,9 +238,18 @@ impl<'a> Search<'a> {
                 SpawnError::NoMatchingNode { why: format!("{NO_MATCH}{last}") }
             }
             Placed::NoMatch { known: true } => SpawnError::NoMatchingNode { why: format!("{CLOSED}{last}") },
-            Placed::Full | Placed::Slot(_) | Placed::OverQuota => {
-                SpawnError::NoCapacity { why: format!("{FULL}{last}") }
+            Placed::Full | Placed::Slot(_) | Placed::OverQuota => self.full_or_unreached(&last),
+        }
+    }
+
+    /// Full, unless the nodes that were tried could not be reached.
+    fn full_or_unreached(&self, last: &str) -> SpawnError {
+        match self.attempts.unreached() {
+            None => SpawnError::NoCapacity { why: format!("{FULL}{last}") },
+            Some(_) if self.path.placer.has_other(&self.order.demand, &self.exclusions.all()) => {
+                SpawnError::NoCapacity { why: format!("{FULL_OR_UNREACHED}{last}") }
             }
+            Some(node) => SpawnError::Unreachable { node: node.clone(), why: format!("{UNREACHED}{last}") },
         }
     }
 }

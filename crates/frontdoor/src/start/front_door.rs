@@ -20,6 +20,7 @@ use crate::listen::{self, Places};
 use crate::registry_access::refresher::Refresher;
 use crate::registry_access::{circuit, follower, sweeper, tally};
 use crate::settings::{Config, OwnNode, Surface, Tls};
+use crate::spawning::reachability::Reachability;
 use crate::{http, live, webhooks};
 
 /// Connections at once to the admin port.
@@ -283,6 +284,12 @@ pub(super) fn follow_registry(parts: &Parts, tasks: &Tasks) {
     }
     let counts = (Arc::clone(registry), Arc::clone(&edge.snapshot), Arc::clone(&edge.tally));
     tasks.spawn("tally", tally::report(counts.0, counts.1, counts.2));
+    let reachability = Reachability {
+        agents: Arc::clone(&edge.agents),
+        snapshot: Arc::clone(&edge.snapshot),
+        metrics: edge.metrics.farm.clone(),
+    };
+    tasks.spawn("reachability", reachability.keep());
     tasks.spawn("sweeper", sweeper::sweep(Arc::clone(registry)));
     tasks.spawn("line", Arc::clone(line).keep_places());
     tasks.spawn("positions", Arc::clone(&edge.positions).keep());

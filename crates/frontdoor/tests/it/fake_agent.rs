@@ -241,7 +241,11 @@ impl FakeAgent {
 
     /// Ends a spawn as a viewer that leaves does.
     pub(crate) fn end(&self, id: SpawnId) {
-        self.state(|s| s.end(id, ExitReason::Disconnected));
+        self.end_as(id, ExitReason::Disconnected);
+    }
+
+    pub(crate) fn end_as(&self, id: SpawnId, reason: ExitReason) {
+        self.state(|s| s.end(id, reason));
         self.agent.news.notify_one();
     }
 

@@ -1,11 +1,11 @@
 //! Looking at spawns and nodes, and stopping spawns.
 
-use model::SpawnId;
+use model::{ExitReason, SpawnId};
 use serde_json::{Value, json};
 
 use crate::fake_agent::Script;
 use crate::farm::Farm;
-use crate::http::{Answer, get, send, spawn};
+use crate::http::{Answer, get, raw, request, send, spawn};
 use crate::wait::until;
 
 fn id(answer: &Answer) -> SpawnId {
@@ -32,7 +32,32 @@ async fn a_spawn_can_be_looked_at_and_stopped() {
     assert_eq!(farm.agents[0].stopped(), [(id, "stopped".to_owned())]);
     let ended = until(async || send(farm.http, "DELETE", &path).await, |answer| answer.status == 200).await;
     assert_eq!(ended.json()["exit"]["reason"], "stopped");
+    let shown = get(farm.http, &path).await.json();
+    assert_eq!(shown["endedBy"]["order"], "stop", "{shown}");
     farm.empty().await;
+}
+
+#[tokio::test]
+async fn a_spawn_that_a_drain_has_ended_names_the_drain_and_no_older_one() {
+    let farm = Farm::start(2, &[Script::Ready]).await;
+    let (first, second) = (id(&spawn(farm.http, "").await), id(&spawn(farm.http, "").await));
+    let drain = async |body: &[u8]| {
+        let head = [("content-type", "application/json")];
+        let answer = raw(farm.http, &request("POST", "/v1/nodes/node-0/drain", &head, body)).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+    };
+    let ended = async |id: SpawnId| {
+        farm.agents[0].end_as(id, ExitReason::Drained);
+        let path = format!("/v1/spawns/{id}");
+        until(async || get(farm.http, &path).await.json(), |spawn| spawn["state"] == "exited").await
+    };
+    drain(br#"{"deadlineSeconds":3600,"reason":"later"}"#).await;
+    let spawn = ended(first).await;
+    assert_eq!(spawn.get("endedBy"), None, "its deadline has not come: {spawn}");
+    drain(br#"{"force":true,"reason":"new kernel"}"#).await;
+    let spawn = ended(second).await;
+    let by = &spawn["endedBy"];
+    assert_eq!((&by["order"], &by["reason"]), (&json!("drain"), &json!("new kernel")), "{spawn}");
 }
 
 #[tokio::test]

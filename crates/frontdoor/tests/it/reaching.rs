@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use model::SpawnId;
+use serde_json::json;
 use socket2::{Domain, Socket, Type};
 use tokio::time::{Instant, timeout};
 
 use crate::fake_agent::{FakeAgent, Offer, Script};
 use crate::farm::Farm;
-use crate::http::{get, send, spawn, spawning};
+use crate::http::{get, raw, request, send, spawn, spawning};
 use crate::wait::until;
 
 /// An address where connections are neither accepted nor refused: its queue is full and stays so.
@@ -85,6 +86,50 @@ async fn a_node_with_room_that_cannot_be_reached_leaves_the_lines_order_alone() 
 }
 
 #[tokio::test]
+async fn a_node_that_is_up_and_cannot_be_reached_is_said_to_be_so_everywhere() {
+    let mut farm = Farm::start(1, &[Script::Ready]).await;
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let advertise = Some(format!("http://{}", closed.local_addr().unwrap()));
+    drop(closed);
+    let labels = &[("gpu", "yes")];
+    let offer = Offer { slots: 4, labels };
+    let agent = FakeAgent::start_at(&farm.registry, "lost", offer, Script::Ready, advertise).await;
+    farm.agents.push(agent);
+    // No request has met the node yet.
+    let is_known = |node: &serde_json::Value| node["unreachable"]["reason"] == "connection refused";
+    until(async || get(farm.http, "/v1/nodes/lost").await.json(), is_known).await;
+    let nodes = get(farm.http, "/v1/nodes").await.json()["nodes"].as_array().unwrap().clone();
+    let unreachable: Vec<_> = nodes.iter().filter(|node| is_known(node)).map(|node| &node["id"]).collect();
+    assert_eq!(unreachable, ["lost"], "{nodes:?}");
+    let gauge = "hatchery_frontdoor_unreachable_nodes 1\n";
+    until(async || get(farm.front.admin_addr(), "/metrics").await.body, |text| text.contains(gauge)).await;
+
+    let ready = get(farm.http, "/readyz").await.json();
+    let warning = "this front door cannot reach the agents of 1 node that is up: `hatchery nodes` names them";
+    assert_eq!((&ready["status"], &ready["warnings"]), (&json!("ready"), &json!([warning])));
+
+    let wanted = r#"{"labels":{"gpu":"yes"}}"#;
+    let refused = spawn(farm.http, wanted).await;
+    assert_eq!((refused.status, refused.code().as_str()), (503, "node-unreachable"), "{refused:?}");
+    let refused = refused.json();
+    let detail = "no node that offers what was asked for could be reached; last tried was lost: the agent could not be reached: connection refused";
+    assert_eq!((&refused["detail"], &refused["node"]), (&json!(detail), &json!("lost")));
+    assert_eq!(refused["reasons"], json!({"unreachable": 1, "label gpu": 1}));
+    let explain = request("POST", "/v1/explain", &[("content-type", "application/json")], wanted.as_bytes());
+    let explained = raw(farm.http, &explain).await.json();
+    let said = (explained.get("chosen"), &explained["code"], &explained["reasons"]);
+    assert_eq!(said, (None, &json!("node-unreachable"), &refused["reasons"]), "{explained}");
+    assert_eq!(explained["nodes"][0]["verdict"], "unreachable", "{explained}");
+
+    // The other node is full: both stand against a request.
+    assert_eq!(spawn(farm.http, "").await.status, 200);
+    let refused = spawn(farm.http, "").await;
+    assert_eq!(refused.code(), "no-capacity");
+    let detail = refused.json()["detail"].as_str().unwrap().to_owned();
+    assert!(detail.starts_with("every node that offers what was asked for is full or could not"), "{detail}");
+}
+
+#[tokio::test]
 async fn a_spawn_goes_elsewhere_when_another_node_is_at_the_address() {
     let farm = Farm::start(40, &[Script::Ready, Script::Ready]).await;
     farm.agents[0].stand_for("node-9");
@@ -108,7 +153,7 @@ async fn nothing_is_done_to_the_node_that_has_taken_anothers_address() {
     assert_eq!(log.code(), "node-unreachable");
     assert!(log.json()["detail"].as_str().unwrap().contains("node-9"), "{log:?}");
     let drained = send(farm.http, "POST", "/v1/nodes/node-0/drain").await;
-    assert_eq!((drained.status, &drained.json()["agentAcknowledged"]), (200, &serde_json::json!(false)));
+    assert_eq!((drained.status, &drained.json()["agentAcknowledged"]), (200, &json!(false)));
     assert!(farm.agents[0].eligibility_orders().is_empty());
     assert_eq!(send(farm.http, "DELETE", &path).await.status, 202);
     assert!(farm.agents[0].stopped().is_empty());

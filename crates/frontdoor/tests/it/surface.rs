@@ -57,7 +57,12 @@ async fn every_kind_of_bad_request_is_answered_in_one_shape() {
         (400, "invalid-request", request("POST", "/v1/nodes/node-0/drain", &[JSON], b"{\"force\":1}")),
         (400, "invalid-request", request("POST", "/v1/nodes/node-0/drain", &[JSON], b"[]")),
         (400, "invalid-request", request("POST", "/v1/nodes/node-0/drain?force=true", &[], b"")),
-        (400, "invalid-request", request("POST", "/v1/nodes/node-0/cordon", &[JSON], b"{\"reason\":\"x\"}")),
+        (400, "invalid-request", request("POST", "/v1/nodes/node-0/cordon", &[JSON], b"{\"why\":\"x\"}")),
+        (
+            400,
+            "invalid-request",
+            request("POST", "/v1/nodes/node-0/uncordon", &[JSON], b"{\"reason\":\"x\"}"),
+        ),
         (400, "invalid-request", request("POST", "/v1/nodes/node-0/uncordon", &[JSON], b"{")),
         (
             403,

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::audit::Audit;
+use crate::audit::{Audit, OrderKind};
 use crate::minute::{FarmSlots, Minute};
 use crate::spawn::ExitReason;
 use crate::time::Timestamp;
@@ -20,6 +20,23 @@ pub struct AuditEvent {
     /// The order, and what came of it.
     #[serde(flatten)]
     pub audit: Audit,
+}
+
+/// The order that has ended a spawn, for those that may see the spawn.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EndOrder {
+    /// `stop`, or `drain` of its node.
+    pub order: OrderKind,
+    /// When it was given, by the registry's clock.
+    #[schema(value_type = String, format = DateTime)]
+    pub at: Timestamp,
+    /// Who gave it: the name of the API key, or the owner that the credential stands for; absent where callers need no credential.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub by: Option<String>,
+    /// Of a drain: the operator's words.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reason: Option<String>,
 }
 
 /// Answer of `GET /v1/audit`.

@@ -239,7 +239,7 @@ pub struct Problem {
     /// With answers of `POST /spawn`: every node that was tried and did not give a spawn, in order.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub attempts: Vec<Attempt>,
-    /// With `no-capacity` and `no-matching-node`: how many nodes could not take the spawn, by reason. `POST /v1/explain` has the
+    /// With `no-capacity`, `no-matching-node` and, of a spawn, `node-unreachable`: how many nodes could not take the spawn, by reason. `POST /v1/explain` has the
     /// reasons, and says them node by node.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub reasons: Option<BTreeMap<String, u32>>,

@@ -30,10 +30,13 @@ impl Farm {
         if outcomes.same_everywhere.is_some() {
             self.alike_until = self.after(crate::cause::WITHIN);
         }
-        if outcomes.starts.iter().any(|(_, outcome)| *outcome == Outcome::Ready) {
-            self.cause = None;
-        } else if let Some(reason) = &outcomes.same_everywhere {
-            self.cause = Some(Cause::add(self.cause.take(), reason, self.now));
+        for (node, _) in outcomes.starts.iter().filter(|(_, outcome)| *outcome == Outcome::Ready) {
+            let Some(state) = self.nodes.get(node) else { continue };
+            let cause = self.cause.take();
+            self.cause = cause.and_then(|cause| cause.after_success(&state.description.kind, renderer));
+        }
+        if let Some(same) = &outcomes.same_everywhere {
+            self.cause = Some(Cause::add(self.cause.take(), same, self.now));
         }
     }
 

@@ -41,6 +41,8 @@ const SEARCH: Duration = Duration::from_secs(3);
 /// The pause after a search that found no server, so that many callers do not make many searches. It doubles with every
 /// such search: a server that stalls must not meet thousands of new connections when it goes on.
 const PAUSE: Duration = Duration::from_millis(50);
+/// How often the settings of a server are read again: an operator may change them while it runs.
+const READ_SETTINGS: Duration = Duration::from_secs(60);
 /// The longest pause between two searches.
 const MAX_PAUSE: Duration = Duration::from_millis(500);
 /// The interval at which a Sentinel is asked for the master.
@@ -336,13 +338,16 @@ impl Search {
                 info!(host, port, "connected to the registry");
                 let (connection, at) = (server.shared.clone(), server.at.clone());
                 let number = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
-                self.end(|_| LinkPhase::Found(number, Arc::new(server)));
+                let server = Arc::new(server);
+                let found = Arc::downgrade(&server);
+                self.end(|_| LinkPhase::Found(number, server));
                 if seeker.has_sentinels() {
                     let sentinels = SentinelWatch { phase: self.phase.clone(), number, at };
                     tokio::spawn(sentinels.watch(Arc::downgrade(&seeker)));
                 }
                 drop(seeker);
                 warnings.read(connection).await;
+                tokio::spawn(keep_reading(warnings, found));
             }
             Ok(Err(outage)) => self.missed(outage),
             Err(_) => self.missed(Outage::new(OutageKind::NoAnswer, "not found in time")),
@@ -367,6 +372,15 @@ impl Search {
             *now = phase(before.take());
             true
         });
+    }
+}
+
+/// Reads the settings of a server again and again, until another one is found or the link is gone.
+async fn keep_reading(warnings: Arc<Warnings>, server: Weak<Server>) {
+    loop {
+        sleep(jittered(READ_SETTINGS)).await;
+        let Some(connection) = server.upgrade().map(|server| server.shared.clone()) else { return };
+        warnings.read(connection).await;
     }
 }
 

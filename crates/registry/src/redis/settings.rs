@@ -1,5 +1,5 @@
-//! The server's own settings, and what an operator should change about them. Read with every new connection; a server that does not
-//! show them gets no warning.
+//! The server's own settings, and what an operator should change about them. Read with every new connection and once a minute, since
+//! operators change them while it runs; a server that does not show them gets no warning.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -7,7 +7,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{InfoDict, cmd};
 use tracing::{info, warn};
 
-/// What an operator should change in the server's settings, as of the last connection to it.
+/// What an operator should change in the server's settings, as of the last look at them.
 #[derive(Default)]
 pub(super) struct Warnings(Mutex<Vec<String>>);
 

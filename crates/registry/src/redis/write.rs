@@ -179,10 +179,12 @@ impl Redis {
     }
 
     pub(crate) async fn learn(&self, outcomes: &Outcomes) -> Result<(), RegistryError> {
+        let same = outcomes.same_everywhere.as_ref();
         self.run("learn", &self.0.scripts.learn, |args| {
             args.arg(outcomes.renderer.as_str())
-                .arg(flag(outcomes.same_everywhere.is_some()))
-                .arg(outcomes.same_everywhere.as_deref().unwrap_or_default())
+                .arg(flag(same.is_some()))
+                .arg(same.map(|same| same.reason.as_str()).unwrap_or_default())
+                .arg(same.map(|same| json(&same.demand)).unwrap_or_default())
                 .arg(outcomes.starts.len());
             for (node, outcome) in &outcomes.starts {
                 args.arg(node.as_str());

@@ -80,7 +80,7 @@ impl Busy {
         assert_eq!(farm.reserve(&red.clone().place(waiting).avoid("good")).await, Reserved::Full);
         let given_up = farm.take(&csr()).await;
         registry.abandon(&given_up.node, given_up.spawn).await.unwrap();
-        let everywhere = Some("no license server".to_owned());
+        let everywhere = Some(same("no license server"));
         let alike = Outcomes { renderer: RendererType::Csr, same_everywhere: everywhere, starts: Vec::new() };
         registry.learn(&alike).await.unwrap();
         let ann: Owner = "ann".parse().unwrap();
@@ -147,7 +147,7 @@ impl Busy {
         for renderer in [RendererType::Csr, RendererType::Ssr] {
             call!(registry.learn(&failing("sick", renderer))).unwrap();
             let starts = vec![(node.clone(), Outcome::Nothing)];
-            call!(registry.learn(&Outcomes { renderer, same_everywhere: Some("x".into()), starts })).unwrap();
+            call!(registry.learn(&Outcomes { renderer, same_everywhere: Some(same("x")), starts })).unwrap();
         }
         call!(registry.farm_cause()).unwrap();
         call!(registry.sweep()).unwrap();

@@ -349,7 +349,7 @@ impl<'a> World<'a> {
             }
             Op::Learn { node, renderer, outcome } => self.learn(node, renderer, outcome),
             Op::SameEverywhere => {
-                let same_everywhere = Some("no license server".to_owned());
+                let same_everywhere = Some(same("no license server"));
                 let outcomes = Outcomes { renderer: RendererType::Csr, same_everywhere, starts: Vec::new() };
                 self.pair.both(async |registry, _| registry.learn(&outcomes).await.unwrap());
             }

@@ -1,7 +1,9 @@
 //! The farm's cause: requests that fail in the same way wherever they are tried blame no node.
 
-use model::{FarmCause, NodeHealth, RendererType};
-use registry::{Outcome, Outcomes, Reserve, Standing};
+use std::collections::BTreeMap;
+
+use model::{Demand, FarmCause, NodeHealth, RendererType};
+use registry::{Outcome, Outcomes, Reserve, SameEverywhere, Standing};
 
 use crate::health::{chosen, failed, health, learn};
 use crate::on_all;
@@ -9,7 +11,7 @@ use crate::support::*;
 
 async fn fails_everywhere(farm: &Farm, why: &str) {
     let starts = vec![(id("a"), Outcome::Nothing), (id("b"), Outcome::Nothing)];
-    let outcomes = Outcomes { renderer: RendererType::Csr, same_everywhere: Some(why.to_owned()), starts };
+    let outcomes = Outcomes { renderer: RendererType::Csr, same_everywhere: Some(same(why)), starts };
     farm.registry.learn(&outcomes).await.unwrap();
 }
 
@@ -30,7 +32,7 @@ on_all! {
         for _ in 0..4 {
             fails_everywhere(farm, "no \"license\" server").await;
         }
-        let Some(FarmCause { reason, since, requests }) = cause().await else { panic!("no cause") };
+        let Some(FarmCause { reason, since, requests, .. }) = cause().await else { panic!("no cause") };
         assert_eq!((reason.as_str(), requests), ("no \"license\" server", 4));
         assert!(since >= before && since <= farm.registry.now().await.unwrap());
         assert_eq!(health(farm, "a").await, NodeHealth::default(), "no node is at fault");
@@ -38,6 +40,41 @@ on_all! {
         assert!(cause().await.is_some());
         learn(farm, "a", Outcome::Ready).await;
         assert_eq!(cause().await, None);
+    }
+}
+
+on_all! {
+    async fn a_success_in_another_pool_does_not_end_the_cause_of_one(farm: &Farm) {
+        for (name, pool) in [("c1", "cpu"), ("c2", "cpu"), ("g1", "gpu")] {
+            Agent::new(name, 8).pool(pool).beat(farm).await;
+        }
+        let fails = |renderer, pool: Option<&str>| {
+            let demand = Demand { renderer, pool: pool.map(str::to_owned), labels: BTreeMap::new() };
+            let same_everywhere = Some(SameEverywhere { reason: "no license".to_owned(), demand });
+            Outcomes { renderer, same_everywhere, starts: Vec::new() }
+        };
+        let of = async |nodes: &str| {
+            let cause = farm.registry.farm_cause().await.unwrap();
+            assert_eq!(cause.map(|cause| cause.nodes()), Some(format!("every node{nodes}")));
+        };
+        for _ in 0..3 {
+            farm.registry.learn(&fails(RendererType::Csr, Some("cpu"))).await.unwrap();
+            learn(farm, "g1", Outcome::Ready).await;
+        }
+        of(" of pool cpu").await;
+        let ssr = Outcomes {
+            renderer: RendererType::Ssr,
+            same_everywhere: None,
+            starts: vec![(id("c1"), Outcome::Ready)],
+        };
+        farm.registry.learn(&ssr).await.unwrap();
+        of(" of pool cpu").await;
+        farm.registry.learn(&fails(RendererType::Csr, None)).await.unwrap();
+        of("").await;
+        learn(farm, "g1", Outcome::Ready).await;
+        of(" of pool cpu").await;
+        learn(farm, "c2", Outcome::Ready).await;
+        assert_eq!(farm.registry.farm_cause().await.unwrap(), None);
     }
 }
 
@@ -66,7 +103,7 @@ on_all! {
                 }
             }
             let mut starts: Vec<_> = tried.iter().map(|node| (node.clone(), failed())).collect();
-            let same_everywhere = success.is_none().then(|| "no license".to_owned());
+            let same_everywhere = success.is_none().then(|| same("no license"));
             if same_everywhere.is_some() {
                 starts.clear();
             }

@@ -162,7 +162,7 @@ async fn does(farm: &Farm, agents: &mut [Agent], op: &Op) -> Option<Standing> {
             None
         }
         Op::Everywhere => {
-            let why = Some("everywhere".to_owned());
+            let why = Some(same("everywhere"));
             let outcomes = Outcomes { renderer: RendererType::Csr, same_everywhere: why, starts: Vec::new() };
             farm.registry.learn(&outcomes).await.unwrap();
             None

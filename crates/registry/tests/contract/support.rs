@@ -8,7 +8,7 @@ use model::{
     Availability, Demand, Exit, ExitReason, NodeId, Placement, RendererType, SpawnId, SpawnState, Tag,
     TicketId, Timing,
 };
-use registry::{Registry, Reservation, Reserve, Reserved, SpawnReport};
+use registry::{Registry, Reservation, Reserve, Reserved, SameEverywhere, SpawnReport};
 
 mod agent;
 
@@ -224,6 +224,11 @@ fn wanting(renderer: RendererType) -> Reserve {
         owner: None,
         most: None,
     }
+}
+
+/// A request without demands that failed on every node alike.
+pub(crate) fn same(reason: &str) -> SameEverywhere {
+    SameEverywhere { reason: reason.to_owned(), demand: csr().demand }
 }
 
 pub(crate) trait Ask {

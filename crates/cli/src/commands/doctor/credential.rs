@@ -1,13 +1,13 @@
 //! Whether the credential is accepted, and what it may do.
 //!
-//! Scopes are found without doing anything: a call that can never be carried out (a renderer and a node that cannot be) is refused for its
-//! scope first, and for what it asks otherwise. Only the `code` of a front door's problem counts. A load balancer refuses with the same
+//! Scopes are found without doing anything, and without a refused spawn in anybody's counts: by a question that changes nothing, and by a call that
+//! can never be carried out (a node that cannot be), which is refused for its scope first, and for what it asks otherwise. Only the `code` of a front door's problem counts. A load balancer refuses with the same
 //! statuses (403, 404, 429), and of what it keeps back nothing is known.
 
 use bytes::Bytes;
 use hyper::{Method, Response, StatusCode};
 use model::Finding;
-use model::api::NodeList;
+use model::api::{ErrorCode, NodeList};
 use serde_json::Value;
 
 use crate::call_error::CallError;
@@ -43,11 +43,11 @@ pub(super) async fn examine(context: &Context) -> (Finding, Option<NodeList>) {
             return (needs_none(), list);
         }
     }
-    // There is no such renderer, and a node cannot have such a name.
-    let spawn = context.client.plain(Method::POST, "/spawn", r#"{"rendererType":"none"}"#).await;
+    // It asks where a spawn would go and starts none, and a node cannot have such a name.
+    let spawn = context.client.plain(Method::POST, "/v1/explain", "{}").await;
     let operate = context.client.plain(Method::DELETE, "/v1/nodes/%21", "").await;
     let scopes = [
-        ("spawn", verdict("POST /spawn", spawn, &["invalid-request"])),
+        ("spawn", explained(spawn)),
         ("read", reads),
         ("operate", verdict("DELETE /v1/nodes/…", operate, &["invalid-request", "not-found"])),
     ];
@@ -57,6 +57,18 @@ pub(super) async fn examine(context: &Context) -> (Finding, Option<NodeList>) {
 /// The list of nodes, if the answer is one.
 fn nodes(answer: &Response<Bytes>) -> Option<NodeList> {
     (answer.status() == StatusCode::OK).then(|| serde_json::from_slice(answer.body()).ok()).flatten()
+}
+
+/// What the answer to a request for an explanation shows: it takes the scope `spawn`.
+fn explained(answer: Result<Response<Bytes>, CallError>) -> Verdict {
+    let is_one = |answer: &Response<Bytes>| {
+        let body: Value = serde_json::from_slice(answer.body()).unwrap_or_default();
+        answer.status() == StatusCode::OK && body["reasons"].is_object()
+    };
+    match answer {
+        Ok(answer) if is_one(&answer) => Verdict::Has,
+        answer => verdict("POST /v1/explain", answer, &[]),
+    }
 }
 
 /// What an answer shows; `allowed` are the codes that only a caller with the scope gets.
@@ -101,8 +113,9 @@ fn needs_none() -> Finding {
 }
 
 fn judge(has: bool, scopes: &[Scope]) -> Finding {
-    const ADVICE: &str =
+    const ELSEWHERE: &str =
         "ask from a network that the load balancer lets in, or the front door itself; its log has more";
+    const AWAY: &str = "bring the registry back first (`hatchery doctor --registry URL`), then look again";
     if let Some(detail) = scopes.iter().find_map(|(_, verdict)| match verdict {
         Verdict::Stranger(detail) => Some(detail),
         _ => None,
@@ -120,6 +133,8 @@ fn judge(has: bool, scopes: &[Scope]) -> Finding {
         Verdict::Unknown(why) => Some(why.as_str()),
         _ => None,
     });
+    let is_away = why_unknown.is_some_and(|why| why.contains(ErrorCode::RegistryUnavailable.as_str()));
+    let advice = if is_away { AWAY } else { ELSEWHERE };
     if unknown.len() == scopes.len() {
         return Finding::warning(
             "credential",
@@ -128,7 +143,7 @@ fn judge(has: bool, scopes: &[Scope]) -> Finding {
                 why_unknown.unwrap_or_default()
             ),
             "nothing can be said of the credential or of the nodes",
-            ADVICE,
+            advice,
         );
     }
     if !has && !held.is_empty() {
@@ -141,7 +156,7 @@ fn judge(has: bool, scopes: &[Scope]) -> Finding {
     if let Some(why) = why_unknown {
         found += &format!("; could not be found out: {} ({why})", unknown.join(", "));
         let why = "what it may do there is not known; without the list of nodes nothing is said of them";
-        return Finding::warning("credential", found, why, ADVICE);
+        return Finding::warning("credential", found, why, advice);
     }
     if held.contains(&"read") {
         return Finding::ok("credential", found);
@@ -190,6 +205,18 @@ mod tests {
             }
         }
         assert!(matches!(answered(404, r#"{"code":"not-found"}"#, &[]), Verdict::Unknown(_)));
+    }
+
+    #[test]
+    fn while_the_registry_is_away_the_advice_is_to_bring_it_back() {
+        let away =
+            || Verdict::Unknown("GET /v1/nodes is answered with registry-unavailable: away".to_owned());
+        for verdicts in [[away(), away(), away()], [Verdict::Has, away(), Verdict::Has]] {
+            let scopes: Vec<Scope> = ["spawn", "read", "operate"].into_iter().zip(verdicts).collect();
+            let finding = judge(true, &scopes);
+            let advice = finding.advice.as_deref().unwrap_or_default();
+            assert!(advice.contains("doctor --registry"), "{finding:?}");
+        }
     }
 
     #[test]

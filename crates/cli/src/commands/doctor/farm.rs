@@ -27,7 +27,7 @@ pub(super) fn judge(list: &NodeList, door: Option<&str>, now: Timestamp) -> Vec<
     findings.extend(list.farm_cause.as_ref().map(|cause| {
         Finding::problem(
             "farm-wide",
-            format!("starts fail on every node alike: {}", cause.reason),
+            format!("starts fail on {} alike: {}", cause.nodes(), cause.reason),
             "no node is left out for it, and every spawn is at risk",
             "mend what all nodes share: the licence server, the models' storage, or a request that cannot work",
         )
@@ -91,6 +91,17 @@ fn doubt(node: &Node) -> Option<Finding> {
             ));
         }
         Availability::Up => {}
+    }
+    if let Some(unreachable) = &node.unreachable {
+        return Some(Finding::problem(
+            "nodes",
+            format!("{id} is up, and the front door cannot reach its agent: {}", unreachable.reason),
+            "its spawns, logs and orders cannot be had; nothing is placed there while another node has room",
+            format!(
+                "see that {} leads to the agent from the front door's machine: --advertise, firewall, certificates of both",
+                node.advertise
+            ),
+        ));
     }
     if node.health.state == HealthState::Failing {
         let reason = node.health.reason.as_deref().unwrap_or("its spawns end before they are ready");
@@ -245,6 +256,12 @@ mod tests {
                 "nodes",
                 Level::Problem,
                 "failing: no licence",
+            ),
+            (
+                json!({"unreachable": {"since": NOW, "reason": "connection refused"}}),
+                "nodes",
+                Level::Problem,
+                "cannot reach its agent: connection refused",
             ),
             (json!({"eligibility": "cordoned"}), "nodes", Level::Warning, "x is cordoned"),
             (

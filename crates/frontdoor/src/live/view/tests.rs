@@ -26,6 +26,7 @@ pub(crate) fn node(id: &str, used: u32) -> Node {
         last_heartbeat_at: Timestamp::default(),
         drain: None,
         health: model::NodeHealth::default(),
+        unreachable: None,
         dedicated: false,
         starts: None,
         warm: BTreeMap::new(),

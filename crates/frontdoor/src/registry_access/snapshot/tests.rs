@@ -217,7 +217,7 @@ async fn a_failing_node_is_probed_one_start_at_a_time_and_chosen_last_otherwise(
 async fn what_fails_on_every_node_makes_none_of_them_failing() {
     let snapshot = snapshot(vec![node("a", 100, 0)]);
     let everywhere = Outcomes {
-        same_everywhere: Some("invalid license".into()),
+        same_everywhere: Some(registry::SameEverywhere { reason: "invalid license".into(), demand: csr() }),
         ..outcomes("a", registry::Outcome::Failed(failure(true)))
     };
     for _ in 0..5 {

@@ -1,3 +1,4 @@
+use model::RendererType;
 use proptest::prelude::*;
 
 use super::*;
@@ -31,9 +32,13 @@ fn node(name: &str) -> NodeId {
     name.parse().unwrap()
 }
 
+fn wanting(renderer: RendererType) -> Demand {
+    Demand { renderer, pool: Some("cpu".to_owned()), labels: std::collections::BTreeMap::new() }
+}
+
 /// One request whose attempts fail like this on nodes `a`, `b`, …; all `Good`.
 fn request(failures: &[AttemptFailure]) -> Attempts {
-    let mut attempts = Attempts::new(RendererType::Csr);
+    let mut attempts = Attempts::new(wanting(RendererType::Csr));
     for (failure, name) in failures.iter().zip(["a", "b", "c", "d", "e"]) {
         attempts.begin(node(name), SpawnId::mint(), Standing::Good);
         attempts.fail(failure.clone(), TimeGiven::Enough);
@@ -128,7 +133,7 @@ fn a_node_is_to_blame_when_another_does_better_and_none_is_when_all_fail_alike()
         }
         let names: String = blamed(&attempts).into_iter().map(|(name, ..)| name).collect();
         assert_eq!(names, guilty, "{failures:?} {success}");
-        let alike = attempts.outcomes().and_then(|outcomes| outcomes.same_everywhere);
+        let alike = attempts.outcomes().and_then(|outcomes| outcomes.same_everywhere.map(|same| same.reason));
         assert_eq!(alike.is_some(), same, "{failures:?} {success}");
         if let Some(reason) = alike {
             assert_eq!(reason, failures[0].reason());
@@ -151,7 +156,7 @@ fn what_ended_through_no_fault_of_a_node_is_the_answer_at_once() {
         (refused(Reason::Full), Next::Another),
         (refused(Reason::WrongNode), Next::Another),
     ] {
-        let mut attempts = Attempts::new(RendererType::Csr);
+        let mut attempts = Attempts::new(wanting(RendererType::Csr));
         attempts.begin(node("a"), SpawnId::mint(), Standing::Good);
         assert_eq!(attempts.fail(failure.clone(), TimeGiven::Enough), next, "{failure:?}");
         if next == Next::Answer {
@@ -162,7 +167,7 @@ fn what_ended_through_no_fault_of_a_node_is_the_answer_at_once() {
 
 #[test]
 fn refusals_cost_nothing_and_the_third_start_is_the_last() {
-    let mut attempts = Attempts::new(RendererType::Ssr);
+    let mut attempts = Attempts::new(wanting(RendererType::Ssr));
     let mut fail = |name: String, failure: AttemptFailure| {
         attempts.begin(name.parse().unwrap(), SpawnId::mint(), Standing::Good);
         attempts.fail(failure, TimeGiven::Enough)
@@ -202,7 +207,7 @@ fn the_answer_is_the_last_start_that_failed_and_a_refusal_only_where_nothing_was
 #[test]
 fn only_what_the_registry_wants_to_know_is_reported() {
     let outcomes = |standing| {
-        let mut attempts = Attempts::new(RendererType::Csr);
+        let mut attempts = Attempts::new(wanting(RendererType::Csr));
         succeed(&mut attempts, "a", standing);
         attempts.outcomes().map(|outcomes| outcomes.starts)
     };
@@ -214,7 +219,7 @@ fn only_what_the_registry_wants_to_know_is_reported() {
 
 #[test]
 fn a_probe_that_says_nothing_is_given_back() {
-    let mut attempts = Attempts::new(RendererType::Csr);
+    let mut attempts = Attempts::new(wanting(RendererType::Csr));
     attempts.begin(node("a"), SpawnId::mint(), Standing::Probe);
     let nothing = |name| Some(vec![(node(name), Outcome::Nothing)]);
     assert_eq!(attempts.outcomes().map(|o| o.starts), nothing("a"), "its caller left");
@@ -230,13 +235,13 @@ fn a_probe_whose_server_ended_after_it_was_ready_is_tried_elsewhere_and_counted_
         let AttemptFailure::Ended(ended) = exit(reason, None, Some("SIGSEGV")) else { unreachable!() };
         AttemptFailure::Ended(Ended { was_ready: true, ..ended })
     };
-    let mut attempts = Attempts::new(RendererType::Csr);
+    let mut attempts = Attempts::new(wanting(RendererType::Csr));
     attempts.begin(node("a"), SpawnId::mint(), Standing::Probe);
     assert_eq!(attempts.fail(after_ready(ExitReason::Signaled), TimeGiven::Enough), Next::Another);
     assert_eq!(attempts.outcomes(), None);
     assert!(attempts.answer().is_some(), "where there is no other node");
     // Its agent's report counts nothing then, so the probe may be repeated.
-    let mut attempts = Attempts::new(RendererType::Csr);
+    let mut attempts = Attempts::new(wanting(RendererType::Csr));
     attempts.begin(node("a"), SpawnId::mint(), Standing::Probe);
     assert_eq!(attempts.fail(after_ready(ExitReason::Stopped), TimeGiven::Enough), Next::Answer);
     assert_eq!(attempts.outcomes().map(|o| o.starts), Some(vec![(node("a"), Outcome::Nothing)]));
@@ -244,7 +249,7 @@ fn a_probe_whose_server_ended_after_it_was_ready_is_tried_elsewhere_and_counted_
 
 #[test]
 fn a_start_that_had_no_time_is_not_held_against_its_node() {
-    let mut attempts = Attempts::new(RendererType::Csr);
+    let mut attempts = Attempts::new(wanting(RendererType::Csr));
     attempts.begin(node("a"), SpawnId::mint(), Standing::Good);
     attempts.fail(not_ready(), TimeGiven::TooLittle);
     assert_eq!(attempts.outcomes(), None);
@@ -282,7 +287,7 @@ proptest! {
         tries in proptest::collection::vec((0..8_usize, any_failure()), 0..40),
         success in any::<bool>(),
     ) {
-        let mut attempts = Attempts::new(RendererType::Csr);
+        let mut attempts = Attempts::new(wanting(RendererType::Csr));
         let mut started = 0;
         for (name, failure) in &tries {
             if !attempts.may_go_on() {

@@ -30,7 +30,7 @@
 --   open:<k>:<r>     zset of those of them that have room -> load, without the failing ones and those on probation, which are in
 --   failing:<k>:<r>  the same, and in probes:<k>:<r>, zset -> when the next probe may start there
 --   sick             zset "<r> <node>" of all these -> when the next probe may start there
---   cause            hash, why starts fail on every node alike, see learn.lua
+--   cause            hash, why starts fail alike on every node that some requests may use, see learn.lua
 --   judge            hash at, grace: when heartbeats were last judged, and the moment from which silence counts, see judge.lua
 --   expiries         zset spawn..node -> when the reservation expires
 --   places, line     zsets of the waiting line, ticket -> when it lapses, and -> its number; lineno: last number
