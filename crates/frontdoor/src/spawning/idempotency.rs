@@ -361,7 +361,8 @@ fn last_lines(log: &[String]) -> Vec<String> {
     };
     let mut lines: Vec<String> = log.iter().rev().take_while(fit).cloned().collect();
     if let (true, Some(last)) = (lines.is_empty(), log.last()) {
-        lines.push(last[..last.floor_char_boundary(KEEP_LOG)].to_owned());
+        let end = (0..=KEEP_LOG).rev().find(|end| last.is_char_boundary(*end));
+        lines.push(last[..end.unwrap_or(0)].to_owned());
     }
     lines.reverse();
     lines
