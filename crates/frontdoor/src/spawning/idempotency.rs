@@ -361,8 +361,8 @@ fn last_lines(log: &[String]) -> Vec<String> {
     };
     let mut lines: Vec<String> = log.iter().rev().take_while(fit).cloned().collect();
     if let (true, Some(last)) = (lines.is_empty(), log.last()) {
-        let whole = (0..=KEEP_LOG).rev().find(|end| last.is_char_boundary(*end)).unwrap_or_default();
-        lines.push(last[..whole].to_owned());
+        let end = (0..=KEEP_LOG).rev().find(|end| last.is_char_boundary(*end));
+        lines.push(last[..end.unwrap_or(0)].to_owned());
     }
     lines.reverse();
     lines

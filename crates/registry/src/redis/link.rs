@@ -238,7 +238,8 @@ impl Link {
             if spoils_connection(&error) {
                 self.lists.lock().await.take_if(|(of, _)| *of == number);
             }
-            if is_elsewhere(&error) {
+            // Late is no verdict on the server; a connection that it has dropped is.
+            if error.is_connection_dropped() || is_elsewhere(&error) {
                 self.judge(number, &server, &error);
             }
             if !(again && (error.is_connection_dropped() || is_elsewhere(&error))) {

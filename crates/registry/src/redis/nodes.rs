@@ -2,7 +2,7 @@
 //! names of all nodes.
 
 use model::{Availability, NodeId, NodeRecord, Supply, Timestamp, health::node_health};
-use redis::{Value, pipe};
+use redis::{FromRedisValue, Pipeline, Value, pipe};
 
 use super::read::{Fields, LIST_CHUNK, decoded, parsed, text, time, timestamp, value};
 use super::{Redis, heard, packed, unexpected};
@@ -10,18 +10,27 @@ use crate::error::RegistryError;
 use crate::judge::Judgement;
 use crate::node_list::{NodeFilter, NodePage, Paging};
 
+/// The connection that nodes are read on.
+#[derive(Debug, Clone, Copy)]
+enum Through {
+    /// The one of all calls: reading all nodes also shows whether the registry is there.
+    Shared,
+    /// The one of lists.
+    Lists,
+}
+
 impl Redis {
     pub(crate) async fn nodes(&self) -> Result<Vec<NodeRecord>, RegistryError> {
-        let names = self.names_of_nodes().await?;
+        let names = self.names_of_nodes(Through::Shared).await?;
         let mut nodes = Vec::with_capacity(names.len());
         for names in names.chunks(LIST_CHUNK) {
-            nodes.extend(self.read_nodes(names).await?);
+            nodes.extend(self.read_nodes(names, Through::Shared).await?);
         }
         Ok(nodes)
     }
 
     pub(crate) async fn nodes_page(&self, filter: &NodeFilter) -> Result<NodePage, RegistryError> {
-        let names = self.names_of_nodes().await?;
+        let names = self.names_of_nodes(Through::Lists).await?;
         let from = filter
             .cursor
             .as_ref()
@@ -30,7 +39,7 @@ impl Redis {
         let mut names = &names[from..];
         while !names.is_empty() {
             let (chunk, rest) = names.split_at(names.len().min(paging.wants(LIST_CHUNK)));
-            for node in self.read_nodes(chunk).await? {
+            for node in self.read_nodes(chunk, Through::Lists).await? {
                 if !paging.look_at(node) {
                     return Ok(paging.more());
                 }
@@ -40,22 +49,33 @@ impl Redis {
         Ok(paging.last())
     }
 
+    async fn read_through<T: FromRedisValue>(
+        &self,
+        through: Through,
+        question: &Pipeline,
+    ) -> Result<T, RegistryError> {
+        match through {
+            Through::Shared => self.ask("nodes", question).await,
+            Through::Lists => self.0.link.list("nodes", question).await,
+        }
+    }
+
     /// By name.
-    async fn names_of_nodes(&self) -> Result<Vec<String>, RegistryError> {
+    async fn names_of_nodes(&self, through: Through) -> Result<Vec<String>, RegistryError> {
         let (mut names,): (Vec<String>,) =
-            self.0.link.list("nodes", pipe().smembers(self.key("names"))).await?;
+            self.read_through(through, pipe().smembers(self.key("names"))).await?;
         names.sort_unstable();
         Ok(names)
     }
 
     /// These nodes in one pipeline, as far as they are still there.
-    async fn read_nodes(&self, names: &[String]) -> Result<Vec<NodeRecord>, RegistryError> {
+    async fn read_nodes(&self, names: &[String], through: Through) -> Result<Vec<NodeRecord>, RegistryError> {
         let mut read = pipe();
         read.cmd("TIME").hgetall(self.key("judge"));
         for name in names {
             read.hgetall(self.key(&format!("node:{name}"))).hlen(self.key(&format!("held:{name}")));
         }
-        let answer: Vec<Value> = self.0.link.list("nodes", &read).await?;
+        let answer: Vec<Value> = self.read_through(through, &read).await?;
         let mut answers = answer.into_iter();
         let now = time(answers.next())?;
         let judged = judgement(answers.next(), "nodes")?;
