@@ -31,8 +31,7 @@ const CALLS: usize = PLACES_IN_LINE + WITH_ONE_KEY + 6;
 /// Calls a second of one caller: the default, which is meant for what a call costs in an optimized build. Without optimizations a call takes
 /// about five times as long, and a key that may make as many of them has a processor for itself.
 fn calls_per_second() -> u32 {
-    let given = std::env::var("HATCHERY_GREEDY_RATE").ok().and_then(|text| text.parse().ok());
-    given.unwrap_or(if cfg!(debug_assertions) { 100 } else { 500 })
+    if cfg!(debug_assertions) { 100 } else { 500 }
 }
 
 /// A farm with room for the spawns of a modest caller, one node that is full for the greedy one to wait for (pool `small`), and limits that
