@@ -208,8 +208,8 @@ function totals() {
     [all.freeDedicated, 'on dedicated nodes'],
     [all.gone, 'on nodes that are down'],
   ].filter(([slots]) => slots > 0);
-  const others = more.map(([slots, where]) => `, ${slots.toLocaleString()} more ${where}`).join('');
-  say(byId('free'), `${all.free.toLocaleString()} free on open nodes${others}`);
+  const besides = more.map(([slots, where]) => `, ${slots.toLocaleString()} more ${where}`).join('');
+  say(byId('free'), `${all.free.toLocaleString()} free on open nodes${besides}`);
   const bar = byId('farm-bar');
   bar.firstChild.style.width = `${Math.min(100, (all.used / Math.max(1, all.total)) * 100)}%`;
   set(bar, 'aria-label', `${all.used} of ${all.total} slots in use`);

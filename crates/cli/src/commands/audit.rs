@@ -115,7 +115,8 @@ pub(crate) async fn run(context: &Context, args: &AuditArgs) -> Result<Exit, Fai
         Form::Table | Form::Wide if orders.is_empty() => writeln!(out, "no orders on record")?,
         Form::Table | Form::Wide => table(&orders, form == Form::Wide).write(&mut out)?,
     }
-    if let (Some(spawn), Form::Table | Form::Wide) = (&spawn, form) {
+    let may_be_drain = args.order.is_none_or(|order| order == OrderKind::Drain);
+    if let (Some(spawn), Form::Table | Form::Wide, true) = (&spawn, form, may_be_drain) {
         // A drain is given to a node, and ends its spawns.
         let shown = context.client.show(spawn).await.map(|answer| answer.value).ok();
         let drain = shown.as_ref().and_then(|spawn| Some((spawn.ended_by.as_ref()?, spawn.node.as_str())));

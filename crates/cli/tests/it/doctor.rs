@@ -53,7 +53,7 @@ fn what_a_load_balancer_refuses_shows_neither_a_good_credential_nor_a_bad_one() 
 fn a_scope_whose_calls_a_load_balancer_keeps_back_is_neither_had_nor_lacking() {
     let server = Server::start(|request| match (request.method.as_str(), request.path.as_str()) {
         (_, "/readyz") => ready(),
-        ("POST", "/v1/explain") => Reply::json(200, json!({"why": "", "reasons": {}, "nodes": []})),
+        ("POST", "/spawn") => problem(ErrorCode::InvalidRequest),
         _ => Reply::Answer { status: 403, kind: "text/html", body: "<html>".into() },
     });
     let (level, found) = credential(&doctor(&server, "some-key"));
@@ -68,8 +68,7 @@ fn the_codes_of_a_front_door_show_the_scopes() {
         ("GET", "/v1/nodes") if request.header("authorization").is_some() => {
             Reply::json(200, json!({"nodes": []}))
         }
-        ("POST", "/v1/explain") => problem(ErrorCode::Forbidden),
-        ("POST", _) => panic!("a spawn is asked for"),
+        ("POST", "/spawn") => problem(ErrorCode::Forbidden),
         ("DELETE", _) => problem(ErrorCode::NotFound),
         _ => problem(ErrorCode::Unauthenticated),
     });

@@ -69,6 +69,7 @@ export async function call(base, path, { attempts, token, headers, onProgress, .
       redirect: 'error',
     });
     if (onProgress && isStream(response)) {
+      reached = { state: 'accepted' };
       last = await lastEvent(response, (stage) => {
         reached = stage;
         try {

@@ -33,6 +33,7 @@ export class NetworkError extends HatcheryError {
   constructor(base, cause, attempts, stage) {
     const late = cause?.name === 'TimeoutError';
     const waited = {
+      accepted: `${base.host} was still at work on the request`,
       queued: `the request was still in line at ${base.host}, at position ${stage?.position}`,
       starting: `the server was still starting on ${stage?.node}`,
     };

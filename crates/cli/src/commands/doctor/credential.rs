@@ -1,7 +1,7 @@
 //! Whether the credential is accepted, and what it may do.
 //!
-//! Scopes are found without doing anything, and without a refused spawn in anybody's counts: by a question that changes nothing, and by a call that
-//! can never be carried out (a node that cannot be), which is refused for its scope first, and for what it asks otherwise. Only the `code` of a front door's problem counts. A load balancer refuses with the same
+//! Scopes are found without doing anything: a call that can never be carried out (a renderer and a node that cannot be) is refused for its
+//! scope first, and for what it asks otherwise. Only the `code` of a front door's problem counts. A load balancer refuses with the same
 //! statuses (403, 404, 429), and of what it keeps back nothing is known.
 
 use bytes::Bytes;
@@ -43,11 +43,11 @@ pub(super) async fn examine(context: &Context) -> (Finding, Option<NodeList>) {
             return (needs_none(), list);
         }
     }
-    // It asks where a spawn would go and starts none, and a node cannot have such a name.
-    let spawn = context.client.plain(Method::POST, "/v1/explain", "{}").await;
+    // There is no such renderer, and a node cannot have such a name.
+    let spawn = context.client.plain(Method::POST, "/spawn", r#"{"rendererType":"none"}"#).await;
     let operate = context.client.plain(Method::DELETE, "/v1/nodes/%21", "").await;
     let scopes = [
-        ("spawn", explained(spawn)),
+        ("spawn", verdict("POST /spawn", spawn, &["invalid-request"])),
         ("read", reads),
         ("operate", verdict("DELETE /v1/nodes/…", operate, &["invalid-request", "not-found"])),
     ];
@@ -57,18 +57,6 @@ pub(super) async fn examine(context: &Context) -> (Finding, Option<NodeList>) {
 /// The list of nodes, if the answer is one.
 fn nodes(answer: &Response<Bytes>) -> Option<NodeList> {
     (answer.status() == StatusCode::OK).then(|| serde_json::from_slice(answer.body()).ok()).flatten()
-}
-
-/// What the answer to a request for an explanation shows: it takes the scope `spawn`.
-fn explained(answer: Result<Response<Bytes>, CallError>) -> Verdict {
-    let is_one = |answer: &Response<Bytes>| {
-        let body: Value = serde_json::from_slice(answer.body()).unwrap_or_default();
-        answer.status() == StatusCode::OK && body["reasons"].is_object()
-    };
-    match answer {
-        Ok(answer) if is_one(&answer) => Verdict::Has,
-        answer => verdict("POST /v1/explain", answer, &[]),
-    }
 }
 
 /// What an answer shows; `allowed` are the codes that only a caller with the scope gets.
