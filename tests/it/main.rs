@@ -85,6 +85,7 @@ mod shortage;
 mod shutdown;
 mod sick_nodes;
 mod spawn_group;
+mod taken_over_ports;
 mod taken_over_server;
 mod tls;
 mod traced_edges;

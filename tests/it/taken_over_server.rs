@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
@@ -238,54 +237,6 @@ async fn a_spawn_can_do_nothing_to_another_spawn_or_to_the_agent() {
         (false, why) => skipped("hidden command lines", &why),
     }
     farm.stop([&*victim, &other]).await;
-    farm.finish().await;
-}
-
-#[tokio::test]
-async fn a_server_that_takes_its_agents_port_while_there_is_no_agent_gains_nothing() {
-    if !is_root() {
-        return skipped("spawns of users of their own", "only root may start them");
-    }
-    let users = Users::new(2);
-    let mut farm = users.farm().await;
-    let (victim, _) = farm.starts_one().await;
-    let (attacker, attackers_pid) = farm.starts_one().await;
-    let (thief, reports_to) = (user(attackers_pid), farm.process(&victim).unwrap().reports_to());
-    let receiver = farm.agents[0].liveliness;
-    let forged = |value: &str| {
-        let url = format!("http://{}{reports_to}/{victim}?liveliness={value}", receiver.addr);
-        format!("curl -s -o /dev/null -w '%{{http_code}}' -X POST '{url}'")
-    };
-    assert!(can(thief, &format!("test $({}) = 404", forged("disconnect"))), "the secret alone is not enough");
-    let (status, _) = reported(receiver, &format!("{reports_to}/{victim}?liveliness=ping")).await;
-    assert_eq!(status, 200, "it is the right one");
-
-    for port in [receiver.addr.port(), farm.agents[0].admin.addr.port()] {
-        farm.agents[0].role.kill();
-        let script = format!(
-            "import socket, time\ns = socket.create_server(('127.0.0.1', {port}))\nprint('has it', flush=True)\ntime.sleep(600)"
-        );
-        let mut holder = Command::new("python3");
-        holder
-            .args(["-c", &script])
-            .env_clear()
-            .uid(thief)
-            .gid(thief)
-            .process_group(0)
-            .stdout(Stdio::piped());
-        let mut holder = holder.spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(holder.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        assert_eq!(line, "has it\n");
-        farm.agents[0].restart().await;
-        let ended = tokio::task::spawn_blocking(move || holder.wait()).await.unwrap().unwrap();
-        assert_eq!(ended.code(), None, "killed");
-    }
-    farm.agents[0].role.logs("listens on a port of this agent").await;
-    let exit = farm.ends(&attacker).await;
-    assert_eq!(exit["reason"], "failed", "its spawn as well: {exit}");
-    assert_eq!(farm.record(&victim).await["state"], "ready");
-    farm.stops_one(&victim).await;
     farm.finish().await;
 }
 

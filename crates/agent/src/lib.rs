@@ -10,7 +10,7 @@
 //! | the task of one spawn | `supervision` |
 //! | shared state | `node` (what all tasks share), `table` (what is known, behind one lock), `metrics` |
 //! | a look without a life | `examine` (what an agent with these flags would find on this machine) |
-//! | before the start | `preflight` and `start_error` (what keeps it from starting), `exposure` and `separation` (what others and servers may not reach), `options` (flags) |
+//! | before the start | `preflight`, `own_ports` and `start_error` (what keeps it from starting), `exposure` and `separation` (what others and servers may not reach), `options` (flags) |
 //! | what is kept and reported | `state` (the state directory), `logs`, `backlog` (changes to report), `agreement` (digests), `models`, `load` |
 //! | one spawn | `spawn`: its facts, its process, and its states as a pure function |
 //! | settings | `config` (checked) |

@@ -25,6 +25,7 @@ mod harmless;
 mod journal;
 mod json;
 mod object;
+mod sync;
 
 use self::buffer::Buffer;
 pub use self::journal::{JOURNAL, JournalEntries, Message, is_journal_stream};
@@ -35,11 +36,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
-
-/// What the buffer is built on; a test puts the types of loom in their place.
-mod sync {
-    pub(crate) use std::sync::{Condvar, Mutex, MutexGuard};
-}
 
 /// The most bytes that wait to be written; as many again may be under way in the writer.
 pub const MAX_BUFFERED: usize = 1 << 20;

@@ -41,6 +41,7 @@ pub mod sampler;
 pub mod settings;
 pub mod span;
 mod start_error;
+mod sync;
 mod tracer;
 
 pub use context::{Context, TRACEPARENT, TRACESTATE};
@@ -50,8 +51,3 @@ pub use settings::{Settings, SettingsError};
 pub use span::{Kind, Span, Trace};
 pub use start_error::StartError;
 pub use tracer::Tracer;
-
-/// What the count of waiting spans is built on; a test puts the types of loom in their place.
-mod sync {
-    pub(crate) use std::sync::atomic::{AtomicUsize, Ordering};
-}

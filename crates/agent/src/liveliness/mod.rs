@@ -1,7 +1,7 @@
 //! The receiver of what spawned servers say of themselves: `POST /{secret}/liveliness/{id}?liveliness=ready|ping|disconnect`.
 //!
 //! The secret is the spawn's own ([`crate::secret`]), so no process can report for a spawn of others. Where spawns have users, a report must come from
-//! its spawn's user too: servers tell the secret to whoever listens on this port while no agent does. Any process of the machine can connect,
+//! its spawn's user too: a server sends the secret to any process that listens on this port while no agent does. Any process of the machine can connect,
 //! though: [`limit`] keeps those that only hold connections from keeping spawns out. Where so many connect that a server may not
 //! have been heard, no silence counts, see [`crate::table::Table::deafened`].
 //!

@@ -102,7 +102,7 @@ mod tests {
             c.egl = true;
             c.env.push(("A".to_owned(), "b".to_owned()));
         };
-        assert_eq!(of(config), "6c4dc8a3919dba118cdffecaf8b335d9");
+        assert_eq!(of(config), "59bf1785a87ba49b48b85d590f188765");
     }
 
     #[test]

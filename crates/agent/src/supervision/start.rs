@@ -179,7 +179,7 @@ fn start(node: &Node, facts: &Facts, order: Option<&StartRequest>) -> Result<Bod
     let log = facts.log(node.state.logs());
     let cannot = |what: &str, path: &Path, error: &io::Error| {
         tracing::warn!(%error, path = %path.display(), "failed to {what}");
-        // Callers read it, and other callers read it as the node's trouble: where it is, and whose, stays in the log.
+        // Callers read it, also as the trouble of a node: where the agent keeps its files, and whose they are, stays in the log.
         RefusalKind::CannotStart.because(format!("failed to {what}: {error}{}", shortage(error)))
     };
     let file = create_log(node, facts, order).map_err(|error| cannot("create the log file", &log, &error))?;
@@ -190,11 +190,15 @@ fn start(node: &Node, facts: &Facts, order: Option<&StartRequest>) -> Result<Bod
         // Once in its group, it is too late to go to another node.
         Some(groups) => Some(
             std::fs::metadata(executable)
-                .map_err(|error| cannot("start the server", executable, &error))
+                .map_err(|error| cannot(&format!("start {}", executable.display()), executable, &error))
                 .and_then(|_| {
-                    groups
-                        .make(facts.id)
-                        .map_err(|error| cannot("make a control group for the server", executable, &error))
+                    groups.make(facts.id).map_err(|error| {
+                        cannot(
+                            &format!("make a control group for {}", executable.display()),
+                            executable,
+                            &error,
+                        )
+                    })
                 })?,
         ),
         None => None,
@@ -236,7 +240,7 @@ fn start(node: &Node, facts: &Facts, order: Option<&StartRequest>) -> Result<Bod
             if let Some(group) = group {
                 node.drivers.spawn(group.remove());
             }
-            Err(cannot("start the server", executable, &error))
+            Err(cannot(&format!("start {}", executable.display()), executable, &error))
         }
     }
 }

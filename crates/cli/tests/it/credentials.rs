@@ -117,7 +117,7 @@ fn a_credential_that_is_none_is_an_error_that_names_where_it_was_looked_for_and_
         for (command, place) in [(flag, "--token-file"), (variable, "HATCHERY_TOKEN_FILE")] {
             let ran = done(command);
             assert_eq!(ran.code, 2, "{ran:?}");
-            let begins = format!("error: {place} {}: ", path.display());
+            let begins = format!("error: invalid {place} {}: ", path.display());
             assert!(ran.stderr.starts_with(&begins), "{ran:?}");
             assert!(!ran.stderr.contains("secret"), "{ran:?}");
         }

@@ -173,7 +173,7 @@ fn owner(name: &str, around: &Around<'_>) -> Result<Owner, ConfigError> {
         tracing::warn!(
             owner = name,
             "--hoops-owner is neither the id nor the name of an API key, and neither --concurrent-spawns nor --spawns-per-minute limits it: \
-             whoever reaches --hoops-listen may fill the farm"
+             every caller that reaches --hoops-listen may fill the farm"
         );
     }
     name.parse().map_err(|error| ConfigError {

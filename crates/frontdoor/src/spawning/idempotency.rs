@@ -43,9 +43,9 @@ const ASK: Duration = Duration::from_millis(100);
 /// How long an answer is kept that says "not now". All requests that came at the same time get it; one that comes later with the
 /// same key is tried afresh.
 const KEEP_NOT_NOW: Duration = Duration::from_secs(1);
-/// Bytes of a failed start's log lines in its kept answer. One caller may have very many failures kept, so they are short; requests that wait
-/// for the same start get all lines.
-const KEEP_LOG: usize = 512;
+/// Bytes of a failed start's log lines in its kept answer: all of what servers say that are not out to fill the registry, since one caller
+/// may have very many failures kept. Requests that wait for the same start get all lines.
+const KEEP_LOG: usize = 4096;
 /// Beyond the longest time that the work itself may take.
 const SLACK: Duration = Duration::from_secs(1);
 
@@ -399,6 +399,6 @@ mod tests {
         assert_eq!(kept(&lines), lines[190..]);
         assert_eq!(kept(&lines[..3]), lines[..3]);
         assert_eq!(kept(&[]), Vec::<String>::new());
-        assert_eq!(kept(&["short".to_owned(), "é".repeat(1000)]), ["é".repeat(KEEP_LOG / 2)]);
+        assert_eq!(kept(&["short".to_owned(), "é".repeat(KEEP_LOG)]), ["é".repeat(KEEP_LOG / 2)]);
     }
 }
