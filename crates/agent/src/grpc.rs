@@ -298,7 +298,7 @@ impl NodeAgent for Service {
         if followed {
             self.node.store_desired().await;
         }
-        // What was admitted before the order is started before this answers, so that nothing starts after the answer.
+        // What began to start before the order is started before this answers, so that nothing starts after the answer.
         let all_started = async {
             loop {
                 let settling = settled.notified();

@@ -290,8 +290,9 @@ impl Table {
         self.running.values().filter(|e| e.spawn.state == SpawnState::Launching && !e.is_given_up()).count()
     }
 
+    /// Processes that are being started, those of warm servers included.
     pub(crate) fn starting(&self) -> usize {
-        self.starting
+        self.starting + self.starting_warm().count()
     }
 
     pub(crate) fn knows(&self, id: SpawnId) -> bool {

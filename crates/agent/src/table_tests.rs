@@ -188,6 +188,29 @@ fn what_waits_for_its_turn_starts_only_while_it_may() {
     assert_eq!((table.starting(), table.running()), (1, 2));
 }
 
+#[test]
+fn a_closed_node_begins_no_warm_server_and_waits_for_those_that_have_begun() {
+    let (mut table, now) = (table(|_| ()), Instant::now());
+    let order = |generation, eligibility| EligibilityOrder { generation, eligibility, ..Default::default() };
+    let [first, second, hung, waits] =
+        [(); 4].map(|()| table.keep_another(RendererType::Csr, now).unwrap().facts.id);
+    for begins in [first, second, hung] {
+        assert!(table.begin_warm_start(begins));
+    }
+    assert!(table.order(order(1, Eligibility::Cordoned), now));
+    assert!(!table.begin_warm_start(waits), "the plan has not followed the order yet");
+    assert_eq!(table.starting(), 3);
+    table.warm_started(first, 7);
+    table.warm_gone(second, now);
+    assert_eq!(table.starting(), 1);
+    table.give_up_starts();
+    assert_eq!(table.starting(), 0);
+    assert!(table.order(order(2, Eligibility::Eligible), now));
+    table.end_warm(waits, super::pool::WarmEnd::Closed);
+    assert!(!table.begin_warm_start(waits), "its end is wanted");
+    assert_eq!(table.starting(), 0);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 

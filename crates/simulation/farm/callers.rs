@@ -11,6 +11,7 @@ use crate::farm::{DOORS, Farm, NODES};
 use crate::http::{Answer, Outcome, request, request_until};
 use crate::keys::KEY;
 use crate::network::{Host, Process};
+use crate::promises::SpawnAnswer;
 
 /// A caller gives up after this time.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
@@ -94,7 +95,7 @@ impl Caller {
                 request_until((&farm.network, &client), self.door, ("POST", "/spawn"), call, hangs_up).await;
             match outcome {
                 Outcome::Answered(answer) if answer.status == 200 => {
-                    self.use_spawn(&farm, &client, &answer).await;
+                    self.use_spawn(&farm, &client, (&answer, began)).await;
                     return;
                 }
                 Outcome::Answered(answer) => {
@@ -129,11 +130,13 @@ impl Caller {
         }
     }
 
-    async fn use_spawn(&mut self, farm: &Arc<Farm>, client: &Process, answer: &Answer) {
+    /// `asked`: when the call began.
+    async fn use_spawn(&mut self, farm: &Arc<Farm>, client: &Process, (answer, asked): (&Answer, Instant)) {
         let text = |name: &str| answer.body[name].as_str().unwrap_or_default().to_owned();
         let (id, node, endpoint) = (text("id"), text("node"), text("endpoint"));
         farm.steps.note(format_args!("caller {} has {id} on {node} at {endpoint}", self.number));
-        farm.promises.answered(&id, &node, &endpoint, self.key.as_deref());
+        let got = SpawnAnswer { id: &id, node: &node, endpoint: &endpoint, asked };
+        farm.promises.answered(got, self.key.as_deref());
         // Others may have the same spawn by the same key: what becomes of it is decided by its first caller.
         let After::Nothing = self.after else {
             sleep(Duration::from_millis(self.random.u64(5..800))).await;

@@ -39,8 +39,8 @@ struct State {
     answered: BTreeMap<String, Answered>,
     /// Spawns whose end a caller has asked for, by the id.
     unwanted: BTreeSet<String>,
-    /// Servers that ended by themselves, or that the farm may end, by node and port.
-    gone: BTreeSet<(String, String)>,
+    /// Every server that was started, by the id that it was started with.
+    servers: BTreeMap<String, Life>,
     /// The spawn of each idempotency key.
     keys: BTreeMap<String, String>,
     /// The registry has lost what it knew of keys.
@@ -48,24 +48,57 @@ struct State {
 }
 
 impl State {
-    /// The spawns that callers have got and that run as this server. A warm server has another id than its spawn, which is known by node and
-    /// port.
-    fn spawns_of(&self, host: Host, server: &SimulatedServer) -> Vec<String> {
-        let port = server.option("--sc-port").unwrap_or_default();
-        let is_of = |id: &str, answered: &Answered| {
-            id == server.id()
-                || (answered.node == host && answered.port == port && answered.at >= server.began())
-        };
-        self.answered.iter().filter(|(id, answered)| is_of(id, answered)).map(|(id, _)| id.clone()).collect()
+    /// The spawns that callers have got and that run as this server.
+    fn spawns_of(&self, server: &SimulatedServer) -> Vec<String> {
+        let is_of = |answered: &Answered| answered.server.as_deref() == Some(server.id());
+        self.answered.iter().filter(|(_, answered)| is_of(answered)).map(|(id, _)| id.clone()).collect()
     }
+
+    /// The servers that a spawn may run as which is answered now. One that was started for it has its id. A warm server has another one: it is
+    /// known by node and port, and an answer that was long on its way may find a later server there. `asked`: unless its call may have got
+    /// the spawn of an earlier one.
+    fn servers_of(&self, id: &str, (node, port): (&str, &str), asked: Option<Instant>) -> Vec<String> {
+        if self.servers.contains_key(id) {
+            return vec![id.to_owned()];
+        }
+        let may_be = |life: &Life| {
+            let is_early = life.over.is_some_and(|over| asked.is_some_and(|asked| over < asked));
+            life.host == node && life.port == port && !is_early
+        };
+        self.servers.iter().filter(|(_, life)| may_be(life)).map(|(id, _)| id.clone()).collect()
+    }
+
+    fn life(&mut self, server: &SimulatedServer) -> Option<&mut Life> {
+        self.servers.get_mut(server.id())
+    }
+}
+
+/// What is known of a server.
+#[derive(Debug)]
+struct Life {
+    host: Host,
+    port: String,
+    over: Option<Instant>,
+    /// It ended by itself, or the farm may end it.
+    is_gone: bool,
 }
 
 /// A spawn that a caller has got.
 #[derive(Debug, Clone)]
 pub(crate) struct Answered {
     pub(crate) node: String,
-    pub(crate) port: String,
-    pub(crate) at: Instant,
+    /// The id that its server was started with, where that is certain.
+    server: Option<String>,
+}
+
+/// The answer that a caller has got.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SpawnAnswer<'a> {
+    pub(crate) id: &'a str,
+    pub(crate) node: &'a str,
+    pub(crate) endpoint: &'a str,
+    /// When its call began.
+    pub(crate) asked: Instant,
 }
 
 impl Promises {
@@ -88,7 +121,8 @@ impl Promises {
             ));
         }
         let port = server.option("--sc-port");
-        self.state().gone.remove(&(host.to_owned(), port.unwrap_or_default().to_owned()));
+        let life = Life { host, port: port.unwrap_or_default().to_owned(), over: None, is_gone: false };
+        self.state().servers.insert(server.id().to_owned(), life);
         if let Some(other) = others.iter().find(|other| other.option("--sc-port") == port) {
             self.steps.violate(&format!("{} and {} on {host} have one port", server.id(), other.id()));
         }
@@ -108,19 +142,20 @@ impl Promises {
         let signal = match moment {
             Moment::Term => "TERM",
             Moment::Kill => "KILL",
-            Moment::Exit(_) => return self.ended(host, server),
+            Moment::Exit(_) => return self.ended(server),
         };
         // What it said while there was no agent was heard by nobody.
         let heard = server.reported().last.map(|last| last.max(agent_began));
         let is_silent = heard.is_none_or(|heard| heard.elapsed() >= self.silence);
         let mut state = self.state();
         let drained = state.drained_from.get(host).is_some_and(|from| Instant::now() >= *from);
-        let spawns = state.spawns_of(host, server);
+        let spawns = state.spawns_of(server);
         if !server.script.is_well() || is_silent || drained {
             state.unwanted.extend(spawns);
             // Its answer may still be on its way.
-            let port = server.option("--sc-port").unwrap_or_default();
-            state.gone.insert((host.to_owned(), port.to_owned()));
+            if let Some(life) = state.life(server) {
+                life.is_gone = true;
+            }
             return;
         }
         let wanted = spawns.into_iter().find(|id| !state.unwanted.contains(id));
@@ -131,14 +166,18 @@ impl Promises {
     }
 
     /// A caller was answered with a spawn.
-    pub(crate) fn answered(&self, id: &str, node: &str, endpoint: &str, key: Option<&str>) {
-        let port = endpoint.rsplit(':').next().unwrap_or_default().to_owned();
-        let answered = Answered { node: node.to_owned(), port, at: Instant::now() };
+    pub(crate) fn answered(&self, answer: SpawnAnswer<'_>, key: Option<&str>) {
+        let SpawnAnswer { id, node, endpoint, asked } = answer;
+        let port = endpoint.rsplit(':').next().unwrap_or_default();
         let mut state = self.state();
-        // It has ended while the answer was on its way.
-        if state.gone.contains(&(answered.node.clone(), answered.port.clone())) {
+        let mut servers = state.servers_of(id, (node, port), key.is_none().then_some(asked));
+        let is_gone = servers.iter().any(|server| state.servers.get(server).is_some_and(|life| life.is_gone));
+        // It has ended while the answer was on its way, or which one it is cannot be said.
+        if is_gone || servers.len() > 1 {
             state.unwanted.insert(id.to_owned());
+            servers.clear();
         }
+        let answered = Answered { node: node.to_owned(), server: servers.pop() };
         state.answered.entry(id.to_owned()).or_insert(answered);
         let Some(key) = key.filter(|_| !state.keys_lost) else { return };
         let first = state.keys.entry(key.to_owned()).or_insert_with(|| id.to_owned()).clone();
@@ -191,8 +230,11 @@ impl Promises {
     /// A machine has lost its power, and all spawns on it.
     pub(crate) fn power_lost(&self, host: Host, servers: &[Arc<SimulatedServer>]) {
         let mut state = self.state();
-        let ports = servers.iter().map(|server| server.option("--sc-port").unwrap_or_default().to_owned());
-        state.gone.extend(ports.map(|port| (host.to_owned(), port)));
+        for server in servers {
+            if let Some(life) = state.life(server) {
+                (life.over, life.is_gone) = (Some(Instant::now()), true);
+            }
+        }
         let lost: Vec<String> = state
             .answered
             .iter()
@@ -203,13 +245,13 @@ impl Promises {
     }
 
     /// A server has ended by itself, or as it was asked to, which was judged before.
-    fn ended(&self, host: Host, server: &SimulatedServer) {
+    fn ended(&self, server: &SimulatedServer) {
         let mut state = self.state();
-        let spawns = state.spawns_of(host, server);
+        let spawns = state.spawns_of(server);
         state.unwanted.extend(spawns);
-        if !server.was_signalled() {
-            let port = server.option("--sc-port").unwrap_or_default();
-            state.gone.insert((host.to_owned(), port.to_owned()));
+        if let Some(life) = state.life(server) {
+            life.over = Some(Instant::now());
+            life.is_gone |= !server.was_signalled();
         }
     }
 

@@ -72,7 +72,6 @@ pub(crate) type Observer = Box<dyn Fn(&SimulatedServer, Moment) + Send + Sync>;
 pub(crate) struct SimulatedServer {
     pid: u32,
     started: u64,
-    began: Instant,
     arguments: Vec<String>,
     log: PathBuf,
     pub(crate) script: Script,
@@ -119,7 +118,6 @@ impl SimulatedServer {
         let server = Arc::new(Self {
             pid,
             started,
-            began: Instant::now(),
             arguments,
             log,
             script,
@@ -159,11 +157,6 @@ impl SimulatedServer {
     /// Whether it was asked to end, or was killed.
     pub(crate) fn was_signalled(&self) -> bool {
         self.was_signalled.load(Ordering::SeqCst)
-    }
-
-    /// When it was started.
-    pub(crate) fn began(&self) -> Instant {
-        self.began
     }
 
     pub(crate) fn is_over(&self) -> bool {

@@ -316,6 +316,9 @@ impl Table {
 
     /// Gives up every start that is under way.
     pub(crate) fn give_up_starts(&mut self) {
+        for id in self.starting_warm().collect::<Vec<_>>() {
+            self.give_up_warm_start(id);
+        }
         let starting = self.running.values().filter(|entry| entry.stage == Stage::Starting);
         let ids: Vec<SpawnId> = starting.map(|entry| entry.spawn.facts.id).collect();
         for id in ids {

@@ -83,6 +83,8 @@ pub(crate) struct KeptServer {
 pub(super) struct PoolEntry {
     pub(super) facts: Arc<Facts>,
     pub(super) stage: WarmStage,
+    /// Its process is being started.
+    pub(super) is_starting: bool,
     /// 0 until its process was started.
     pub(super) pid: u32,
     pub(super) heard: Instant,

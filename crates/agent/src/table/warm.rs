@@ -32,7 +32,7 @@ impl Table {
         if matches!(self.mode, AdmissionMode::ShuttingDown | AdmissionMode::Emptying) {
             return Plan::default();
         }
-        let is_open = self.mode == AdmissionMode::Open && self.eligibility() == Eligibility::Eligible;
+        let is_open = self.may_keep();
         let pool = &self.warm;
         let of = |(renderer, count): (&RendererType, &u32)| Wanted {
             renderer: *renderer,
@@ -59,6 +59,11 @@ impl Table {
         // One that makes room for a spawn is counted with that spawn.
         let lent = pool.kept.len() - pool.unlent();
         plan(self.slots + lent, self.running.len(), &wanted, &kept)
+    }
+
+    /// Whether the node may have warm servers.
+    fn may_keep(&self) -> bool {
+        self.mode == AdmissionMode::Open && self.eligibility() == Eligibility::Eligible
     }
 
     /// When [`Self::plan_warm`] may come to another plan although nothing has happened.
@@ -121,6 +126,7 @@ impl Table {
         let entry = PoolEntry {
             facts: Arc::clone(&facts),
             stage,
+            is_starting: false,
             pid,
             heard: now,
             old_at: facts.started + age,
@@ -135,11 +141,33 @@ impl Table {
         KeptServer { facts, notify, claimed }
     }
 
+    /// Its turn has come: its process is started now, unless it must not be any more. The plan follows an order only later, so the order
+    /// counts here too. What closes the node after this waits until the start is settled.
+    pub(crate) fn begin_warm_start(&mut self, id: SpawnId) -> bool {
+        let may_keep = self.may_keep();
+        let entry = self.warm.kept.get_mut(&id).filter(|entry| may_keep && entry.inbox.end.is_none());
+        entry.map(|entry| entry.is_starting = true).is_some()
+    }
+
     /// Its process runs.
     pub(crate) fn warm_started(&mut self, id: SpawnId, pid: u32) {
         if let Some(entry) = self.warm.kept.get_mut(&id) {
             entry.pid = pid;
         }
+        self.give_up_warm_start(id);
+    }
+
+    /// Nothing waits for its start any more.
+    pub(crate) fn give_up_warm_start(&mut self, id: SpawnId) {
+        if let Some(entry) = self.warm.kept.get_mut(&id) {
+            entry.is_starting = false;
+            self.settled.notify_waiters();
+        }
+    }
+
+    /// The servers whose processes are being started.
+    pub(super) fn starting_warm(&self) -> impl Iterator<Item = SpawnId> {
+        self.warm.kept.values().filter(|entry| entry.is_starting).map(|entry| entry.facts.id)
     }
 
     /// Whether it is to be ended.

@@ -96,7 +96,7 @@ pub(crate) async fn start(node: Arc<Node>, kept: KeptServer) {
             }
         }
     };
-    let Some(permit) = permit.filter(|_| !node.table().is_warm_unwanted(id)) else {
+    let Some(permit) = permit.filter(|_| node.table().begin_warm_start(id)) else {
         // What is turned away has not failed.
         node.table().end_warm(id, WarmEnd::Closed);
         return;
@@ -128,6 +128,8 @@ pub(crate) async fn start(node: Arc<Node>, kept: KeptServer) {
             return;
         }
         Err(error) => {
+            // It has no keeper: a process that comes about after all is ended at once.
+            node.table().give_up_warm_start(id);
             tracing::warn!(%error, "a warm server did not start");
             return;
         }

@@ -7,6 +7,7 @@ mod ends;
 mod floods;
 mod hangups;
 mod harness;
+mod held_starts;
 mod life;
 mod orphans;
 mod own_process;
