@@ -206,7 +206,15 @@ mod tests {
             (sleep().stdout(log).spawn().unwrap(), Some(writes)),
             (sleep().env(MARK, "x").spawn().unwrap(), None),
         ];
+        // A start returns when the new program is loaded, a moment before /proc shows its environment.
+        let began = Instant::now();
+        let shown =
+            |pid: u32| std::fs::read(format!("/proc/{pid}/environ")).is_ok_and(|text| !text.is_empty());
         for (child, id) in &children {
+            while !shown(child.id()) {
+                assert!(began.elapsed() < Duration::from_secs(20), "/proc shows no environment");
+                std::thread::yield_now();
+            }
             assert_eq!(spawn_of(child.id(), logs.path()), *id);
         }
         assert_eq!(end_all(logs.path(), &HashSet::from([other])), 0);
